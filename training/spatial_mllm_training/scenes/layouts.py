@@ -1,0 +1,341 @@
+"""Draws rooms, tables and furniture at random, and what moves in them; knows nothing about cameras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spatial_mllm_training.scenes import catalogue
+from spatial_mllm_training.scenes.blueprint import (
+    Blueprint,
+    Body,
+    Light,
+    Matrix,
+    Shape,
+    Vector,
+    pose,
+    quaternion_from_rotation,
+    rotation_about,
+)
+from spatial_mllm_training.scenes.catalogue import Paint
+from spatial_mllm_training.scenes.motion import Footprint, Path, draw_progress, find_path
+from spatial_mllm_training.scenes.robot import Mover, make_arm, make_gantry
+from spatial_mllm_training.scenes.textures import FLOOR_STYLES, WALL_STYLES, colour
+
+Rng = np.random.Generator
+
+
+@dataclass
+class Scenario:
+    """A blueprint and where its bodies are at each of T steps.
+
+    Attributes:
+        world_from_body: (T, B, 4, 4), index 0 is the world.
+        moved: body ids that were pushed.
+        focus_m: (3,) a place worth looking at.
+        blocked: discs a camera must not stand in.
+    """
+
+    blueprint: Blueprint
+    world_from_body: Matrix
+    moved: list[int]
+    focus_m: Vector
+    blocked: list[Footprint] = field(default_factory=list)
+
+
+class _Stage:
+    """Bodies and their poses while a scene is being built."""
+
+    def __init__(self, blueprint: Blueprint, steps: int) -> None:
+        self.blueprint, self.steps = blueprint, steps
+        self.poses: list[Matrix] = [np.tile(np.eye(4), (steps, 1, 1))]
+
+    def add(self, body: Body, world_from_body: Matrix) -> int:
+        """Add a body at one pose (4, 4) or one a step (T, 4, 4); return its id."""
+        self.blueprint.bodies.append(body)
+        self.poses.append(np.broadcast_to(world_from_body, (self.steps, 4, 4)).copy())
+        return len(self.poses) - 1
+
+    def stacked(self) -> Matrix:
+        """Return world_from_body (T, B, 4, 4)."""
+        return np.stack(self.poses, axis=1)
+
+
+def upright(xy: Vector, height_m: float, yaw_rad: float) -> Matrix:
+    """Return the pose of a body whose centre is `height_m` over (x, y)."""
+    return pose(rotation_about((0, 0, 1), yaw_rad), np.array([xy[0], xy[1], height_m]))
+
+
+def tabletop(rng: Rng, steps: int) -> Scenario:
+    """Return a table with 3..8 things of which a mover pushes none, one or two."""
+    blueprint, paint = _room(rng, "tabletop", rng.uniform(3.0, 6.0, 2))
+    stage = _Stage(blueprint, steps)
+    desk = catalogue.table(rng, paint)
+    yaw = float(rng.uniform(0, np.pi)) if rng.random() < 0.3 else 0.0
+    stage.add(desk, upright(np.zeros(2), desk.size_m[2] / 2, yaw))
+    plane_m = desk.size_m[2]
+    half = np.array(desk.size_m[:2]) / 2
+    if yaw:  # keep to the circle that every turn of the table covers
+        half = np.full(2, half.min() * (0.72 if half.min() < 0.9 * half.max() else 1.0))
+    half = np.minimum(half, 0.55)
+    wanted = int(rng.integers(3, 9))
+    moving = int(rng.choice(3, p=[0.1, 0.6, 0.3]))
+    things: list[tuple[Body, Footprint, float]] = []
+    for index in range(wanted):
+        makers = catalogue.PUSHABLE if index < moving else catalogue.TABLE_THINGS
+        body = makers[int(rng.integers(len(makers)))](rng, paint)
+        spread = half - body.radius_m
+        if (spread <= 0).any():
+            continue
+        for _ in range(30):
+            spot = Footprint(np.clip(rng.normal(0, 0.55, 2), -1, 1) * spread, body.radius_m)
+            if all(np.linalg.norm(spot.centre_m - o.centre_m) > spot.radius_m + o.radius_m for _, o, _ in things):
+                things.append((body, spot, float(rng.uniform(0, 2 * np.pi))))
+                break
+    paths: list[Path | None] = []
+    taken = [spot for _, spot, _ in things]
+    for index, (_, spot, turn) in enumerate(things[:moving]):
+        others = [o for i, o in enumerate(taken) if i != index]
+        path = find_path(rng, spot, others, half, 0.6, lifts=True, yaw_rad=turn)
+        paths.append(path)
+        if path is not None:
+            taken += [Footprint(path.place(p, 0)[:2, 3], spot.radius_m) for p in (0.25, 0.5, 0.75, 1.0)]
+    moved: list[int] = []
+    progress: list[Vector] = []
+    for index, (body, spot, turn) in enumerate(things):
+        rest = plane_m + body.size_m[2] / 2
+        path = paths[index] if index < len(paths) else None
+        if path is None:
+            stage.add(body, upright(spot.centre_m, rest, turn))
+            continue
+        parts = draw_progress(rng, steps)
+        progress.append(parts)
+        moved.append(stage.add(body, np.stack([path.place(float(p), rest) for p in parts])))
+    mover = _table_mover(rng, paint, half, plane_m)
+    if mover is not None:
+        tips = _tips(rng, steps, plane_m, half, [p for p in paths if p is not None], progress, moved, stage)
+        reached = np.array([mover.reach(tip) for tip in tips])
+        for link, body in enumerate(mover.bodies):
+            stage.add(body, reached[:, link])
+    _clutter(rng, paint, stage, max(half) + 0.5)
+    _lights(rng, blueprint)
+    if moved:
+        at = np.mean([stage.poses[i][:, :3, 3].mean(axis=0) for i in moved], axis=0)
+    else:
+        at = np.array([*rng.uniform(-0.5, 0.5, 2) * half, plane_m])
+    blocked = [Footprint(f.centre_m, f.radius_m) for _, f, _ in things]
+    return Scenario(blueprint, stage.stacked(), moved, np.asarray(at), blocked)
+
+
+def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float) -> Mover | None:
+    chance = rng.random()
+    if chance < 0.1:
+        return None
+    if chance < 0.28:
+        return make_gantry(rng, paint, np.array([0, 0, plane_m]), float(max(half_m)) + 0.15,
+                           plane_m + float(rng.uniform(0.35, 0.8)))
+    side = int(rng.integers(4))
+    base = np.zeros(2)
+    base[side % 2] = (1 if side < 2 else -1) * (half_m[side % 2] + 0.03)
+    base[1 - side % 2] = rng.uniform(-0.4, 0.4) * half_m[1 - side % 2]
+    farthest = float(np.hypot(*(np.abs(base) + half_m)))
+    return make_arm(rng, paint, np.array([*base, plane_m]), max(0.45, 0.95 * min(farthest, 1.1)))
+
+
+def _tips(rng: Rng, steps: int, plane_m: float, half_m: Vector, paths: list[Path], progress: list[Vector],
+          moved: list[int], stage: _Stage) -> list[Vector]:
+    """Return the mover's tip at each step: behind what it pushed last, on top of what it lifts, or aside."""
+    tips = []
+    for step in range(steps):
+        busy = [i for i in range(len(paths)) if step == 0 or progress[i][step] != progress[i][step - 1]]
+        if not busy or rng.random() < 0.12:
+            xy = rng.uniform(-0.9, 0.9, 2) * half_m
+            tips.append(np.array([*xy, plane_m + rng.uniform(0.12, 0.4)]))
+            continue
+        which = busy[int(rng.integers(len(busy)))]
+        body = stage.blueprint.bodies[moved[which] - 1]
+        at = stage.poses[moved[which]][step]
+        if paths[which].lift_m > 0:
+            tips.append(at[:3, 3] + np.array([0, 0, body.size_m[2] / 2]))
+            continue
+        tips.append(push_tip(body, at, paths[which].heading(float(progress[which][step])), plane_m))
+    return tips
+
+
+def push_tip(body: Body, world_from_body: Matrix, heading: Vector, plane_m: float, gap_m: float = 0.012) -> Vector:
+    """Return where a tip touches `body` from behind to push it along `heading` (2,)."""
+    local = world_from_body[:2, :2].T @ heading
+    half = np.array(body.size_m[:2]) / 2
+    reach = float(min(half[i] / max(abs(local[i]), 1e-6) for i in range(2)))
+    xy = world_from_body[:2, 3] - (reach + gap_m) * heading
+    return np.array([*xy, plane_m + min(0.5 * body.size_m[2], 0.06)])
+
+
+def indoor(rng: Rng, steps: int) -> Scenario:
+    """Return a furnished room of 3..7 m in which none, one or two things change place."""
+    size = rng.uniform(3.0, 7.0, 2)
+    blueprint, paint = _room(rng, "indoor", size)
+    stage = _Stage(blueprint, steps)
+    taken: list[Footprint] = []
+    for _ in range(int(rng.integers(4, 10))):
+        body = catalogue.AT_WALL[int(rng.integers(len(catalogue.AT_WALL)))](rng, paint)
+        spot = _along_wall(rng, body, size, taken)
+        if spot is not None:
+            xy, yaw = spot
+            stage.add(body, upright(xy, body.size_m[2] / 2, yaw))
+            taken.append(Footprint(xy, 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6))
+            if body.category in ("table", "cabinet"):
+                _things_on(rng, paint, stage, body, xy)
+    moving = int(rng.choice(3, p=[0.25, 0.5, 0.25]))
+    moved: list[int] = []
+    for index in range(int(rng.integers(3, 9)) + moving):
+        makers = catalogue.MOVABLE_FURNITURE if index < moving else catalogue.IN_ROOM
+        body = makers[int(rng.integers(len(makers)))](rng, paint)
+        home = _free_spot(rng, body.radius_m, size / 2, taken)
+        if home is None:
+            continue
+        yaw = float(rng.integers(4)) * np.pi / 2 + float(rng.normal(0, 0.25))
+        rest = body.size_m[2] / 2
+        path = find_path(rng, home, taken, size / 2, 1.0, lifts=False, yaw_rad=yaw) if index < moving else None
+        if path is None:
+            stage.add(body, upright(home.centre_m, rest, yaw))
+            taken.append(home)
+            if body.category == "table":
+                _things_on(rng, paint, stage, body, home.centre_m)
+        else:
+            moved.append(stage.add(body, np.stack([path.place(float(p), rest) for p in draw_progress(rng, steps)])))
+            taken += [Footprint(path.place(p, 0)[:2, 3], body.radius_m) for p in (0.0, 0.33, 0.67, 1.0)]
+    _lights(rng, blueprint)
+    if moved and rng.random() < 0.8:
+        focus = stage.poses[moved[0]][:, :3, 3].mean(axis=0)
+    else:
+        focus = stage.poses[int(rng.integers(1, len(stage.poses)))][0, :3, 3]
+    return Scenario(blueprint, stage.stacked(), moved, np.asarray(focus), taken)
+
+
+def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vector) -> None:
+    makers = (*catalogue.TABLE_THINGS, catalogue.screen)
+    spots: list[Footprint] = []
+    half = min(furniture.size_m[:2]) / 2 * 0.8
+    for _ in range(int(rng.integers(0, 4))):
+        body = makers[int(rng.integers(len(makers)))](rng, paint)
+        spot = _free_spot(rng, body.radius_m, np.full(2, half), spots)
+        if spot is not None:
+            spots.append(spot)
+            stage.add(body, upright(xy + spot.centre_m, furniture.size_m[2] + body.size_m[2] / 2,
+                                    float(rng.uniform(0, 2 * np.pi))))
+
+
+def _free_spot(rng: Rng, radius_m: float, half_m: Vector, taken: list[Footprint]) -> Footprint | None:
+    spread = half_m - radius_m
+    if (spread <= 0).any():
+        return None
+    for _ in range(25):
+        centre = rng.uniform(-1, 1, 2) * spread
+        if all(np.linalg.norm(centre - o.centre_m) > radius_m + o.radius_m for o in taken):
+            return Footprint(centre, radius_m)
+    return None
+
+
+def _along_wall(rng: Rng, body: Body, size: Vector, taken: list[Footprint]) -> tuple[Vector, float] | None:
+    """Return (x, y) and yaw of a body with its back (+y) at a wall."""
+    for _ in range(15):
+        wall = int(rng.integers(4))
+        yaw = wall * np.pi / 2
+        out = np.array([-np.sin(yaw), np.cos(yaw)])
+        side = np.array([np.cos(yaw), np.sin(yaw)])
+        room = float(abs(out) @ size) / 2 - body.size_m[1] / 2 - 0.02
+        spread = float(abs(side) @ size) / 2 - body.size_m[0] / 2
+        if spread <= 0 or room <= 0:
+            continue
+        xy = out * room + side * rng.uniform(-1, 1) * spread
+        radius = 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6
+        if all(np.linalg.norm(xy - o.centre_m) > radius + o.radius_m for o in taken):
+            return xy, yaw
+    return None
+
+
+def _clutter(rng: Rng, paint: Paint, stage: _Stage, keep_off_m: float) -> None:
+    """Put furniture around the table, at the walls."""
+    room = stage.blueprint.room_m
+    size = np.array([room[2] - room[0], room[3] - room[1]])
+    taken = [Footprint(np.zeros(2), keep_off_m)]
+    for _ in range(int(rng.integers(1, 6))):
+        body = catalogue.AT_WALL[int(rng.integers(len(catalogue.AT_WALL)))](rng, paint)
+        spot = _along_wall(rng, body, size, taken)
+        if spot is not None:
+            stage.add(body, upright(spot[0], body.size_m[2] / 2, spot[1]))
+            taken.append(Footprint(spot[0], 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6))
+
+
+def _room(rng: Rng, kind: str, size: Vector) -> tuple[Blueprint, Paint]:
+    """Return an empty room around the origin: floor, walls with pictures, windows and doors, ceiling."""
+    height = float(rng.uniform(2.3, 3.2))
+    half = size / 2
+    blueprint = Blueprint(kind, (-half[0], -half[1], half[0], half[1], height),
+                          ambient=float(rng.uniform(0.15, 0.45)), headlight=float(rng.uniform(0.0, 0.3)))
+    paint = Paint(blueprint, rng)
+    floor = paint.flat(FLOOR_STYLES, float(rng.uniform(0.6, 2.5)))
+    blueprint.static_shapes.append(Shape("plane", (half[0], half[1]), floor, casts_shadow=False))
+    bright = colour(rng, vivid=0.25, dark=0.6)
+    walls = paint.flat(WALL_STYLES, float(rng.uniform(0.8, 3.0))) if rng.random() < 0.6 else paint.plain(bright)
+    ceiling = paint.plain(np.full(3, rng.uniform(0.7, 0.95)))
+    blueprint.static_shapes.append(Shape("plane", (half[0], half[1]), ceiling, (0, 0, height), (0, 1, 0, 0),
+                                         casts_shadow=False))
+    trim = paint.plain()
+    for wall in range(4):
+        yaw = wall * np.pi / 2
+        inward = -np.array([np.cos(yaw), np.sin(yaw), 0.0])
+        along = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
+        distance, reach = float(half[wall % 2]), float(half[1 - wall % 2])
+        rotation = np.stack([along, np.cross(inward, along), inward], axis=1)
+        q = quaternion_from_rotation(rotation)
+        turn = (float(q[0]), float(q[1]), float(q[2]), float(q[3]))
+
+        def put(shape_kind: str, half_m: tuple[float, ...], material: str, side: float, up: float, out: float,
+                *, base: Vector = -inward * distance, right: Vector = along, normal: Vector = inward,
+                q: tuple[float, float, float, float] = turn) -> None:
+            at = base + right * side + normal * out
+            blueprint.static_shapes.append(Shape(shape_kind, half_m, material, (float(at[0]), float(at[1]), up), q,
+                                                 casts_shadow=False))
+
+        put("plane", (reach, height / 2), walls, 0.0, height / 2, 0.0)
+        put("box", (reach, 0.04, 0.01), trim, 0.0, 0.04, 0.01)
+        side = -reach + 0.3
+        while side < reach - 0.5:
+            thing = rng.random()
+            width = float(rng.uniform(0.15, 0.6))
+            middle = side + width
+            if middle + width > reach:
+                break
+            if thing < 0.35:
+                tall = float(rng.uniform(0.15, 0.5))
+                put("box", (width * 0.8 + 0.03, tall + 0.03, 0.012), paint.plain(), middle, 1.55, 0.012)
+                put("box", (width * 0.8, tall, 0.014), paint.solid((catalogue.OBJECT_STYLES[0], catalogue.OBJECT_STYLES[4],
+                                                                   catalogue.OBJECT_STYLES[7])), middle, 1.55, 0.014)
+            elif thing < 0.5:
+                put("box", (width + 0.05, 0.65, 0.02), paint.plain(np.full(3, 0.85)), middle, 1.5, 0.02)
+                put("box", (width, 0.6, 0.025), paint.plain(np.array([0.75, 0.85, 0.95]), emission=0.6), middle, 1.5,
+                    0.025)
+            elif thing < 0.6 and width > 0.35:
+                put("box", (0.45, 1.0, 0.02), paint.wood(), middle, 1.0, 0.02)
+                put("sphere", (0.03,), paint.grey(), middle + 0.37, 1.0, 0.05)
+            side = middle + width + float(rng.uniform(0.2, 1.2))
+    return blueprint, paint
+
+
+def _lights(rng: Rng, blueprint: Blueprint) -> None:
+    """Hang 1..3 lamps; the first casts shadows."""
+    count = int(rng.integers(1, 4))
+    warm = rng.uniform(-0.12, 0.12)
+    x0, y0, x1, y1, height = blueprint.room_m
+    for index in range(count):
+        at = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1), rng.uniform(0.8, 0.97) * height])
+        down = rng.normal(0, 0.45, 3)
+        down[2] = -1.0
+        level = rng.uniform(0.35, 0.8) / (1 if count == 1 else 1.4 if index == 0 else 2.2)
+        tint = np.clip(level * np.array([1 + warm, 1.0, 1 - warm]), 0, 1)
+        blueprint.lights.append(Light(
+            (float(at[0]), float(at[1]), float(at[2])), (float(down[0]), float(down[1]), float(down[2])),
+            (float(tint[0]), float(tint[1]), float(tint[2])), directional=index == 0, casts_shadow=index == 0))

@@ -1,0 +1,228 @@
+"""A model bundle: a folder with a manifest, hashed files and nothing that can execute code.
+
+Loading verifies the manifest's shape, every file's size and SHA-256, and that no file name
+leaves the folder. It does not run anything; `ort_engine` checks the graphs' signatures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.model.prompt import PromptFormat
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+REQUIRED_FILES = ("vision.onnx", "decoder.onnx", "lift.onnx", "embedding.safetensors", "tokenizer.json")
+_ALLOWED_SUFFIXES = frozenset({".onnx", ".safetensors", ".json", ".md"})
+DEFAULT_BUNDLE = "spatial-mllm-mini"
+MODEL_PATH_VARIABLE = "SPATIAL_MLLM_MODEL"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        width, height: model input, pixels; grid_w, grid_h: visual tokens per image.
+        depth_w, depth_h: cells of the lifted depth map.
+        tap_layers: hidden_states indices that feed the lift graph.
+        special_ids: image pad and stop token ids.
+        files: name -> (sha256, bytes).
+        metrics, training: as the trainer wrote them.
+    """
+
+    name: str
+    version: str
+    family: str
+    precision: str
+    width: int
+    height: int
+    grid_w: int
+    grid_h: int
+    depth_w: int
+    depth_h: int
+    hidden: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int
+    tap_layers: tuple[int, ...]
+    special_ids: Mapping[str, int]
+    prompt: PromptFormat
+    tasks: tuple[str, ...]
+    files: Mapping[str, tuple[str, int]]
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """`name/version`, as it stands in every answer."""
+        return f"{self.name}/{self.version}"
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "format_version": FORMAT_VERSION,
+                "name": self.name,
+                "version": self.version,
+                "family": self.family,
+                "precision": self.precision,
+                "input": {"width": self.width, "height": self.height, "grid_w": self.grid_w, "grid_h": self.grid_h},
+                "depth": {"width": self.depth_w, "height": self.depth_h},
+                "decoder": {
+                    "hidden": self.hidden,
+                    "layers": self.layers,
+                    "kv_heads": self.kv_heads,
+                    "head_dim": self.head_dim,
+                    "vocabulary": self.vocabulary,
+                    "context": self.context,
+                    "tap_layers": list(self.tap_layers),
+                },
+                "special_ids": dict(self.special_ids),
+                "prompt": self.prompt.to_json(),
+                "tasks": list(self.tasks),
+                "files": {k: {"sha256": s, "bytes": n} for k, (s, n) in sorted(self.files.items())},
+                "training": dict(self.training),
+                "metrics": dict(self.metrics),
+            },
+            indent=2,
+        )
+
+    @staticmethod
+    def from_json(text: str, where: str) -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            SpatialError: BAD_MANIFEST naming the first thing that is wrong.
+        """
+        try:
+            raw = json.loads(text)
+            if raw["format_version"] != FORMAT_VERSION:
+                raise ValueError(f"format_version is {raw['format_version']}, this software reads {FORMAT_VERSION}")
+            files = {str(k): (str(v["sha256"]), int(v["bytes"])) for k, v in raw["files"].items()}
+            decoder = raw["decoder"]
+            manifest = Manifest(
+                name=str(raw["name"]),
+                version=str(raw["version"]),
+                family=str(raw["family"]),
+                precision=str(raw["precision"]),
+                **{k: int(raw["input"][k]) for k in ("width", "height", "grid_w", "grid_h")},
+                depth_w=int(raw["depth"]["width"]),
+                depth_h=int(raw["depth"]["height"]),
+                **{
+                    k: int(decoder[k])
+                    for k in ("hidden", "layers", "kv_heads", "head_dim", "vocabulary", "context")
+                },
+                tap_layers=tuple(int(i) for i in decoder["tap_layers"]),
+                special_ids={str(k): int(v) for k, v in raw["special_ids"].items()},
+                prompt=PromptFormat(**raw["prompt"]),
+                tasks=tuple(str(t) for t in raw["tasks"]),
+                files=files,
+                training=raw.get("training", {}),
+                metrics=raw.get("metrics", {}),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as fault:
+            what = f"'{fault.args[0]}' is missing" if isinstance(fault, KeyError) else str(fault)
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} is not a bundle manifest: {what}") from None
+        sizes = (manifest.width, manifest.height, manifest.grid_w, manifest.grid_h, manifest.hidden, manifest.layers)
+        if min(sizes) < 1 or max(manifest.width, manifest.height) > 8192:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has sizes out of range: {sizes}")
+        missing = [f for f in REQUIRED_FILES if f not in files]
+        if missing:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} lists no {', '.join(missing)}")
+        for name in files:
+            if Path(name).name != name or name in ("", ".", ".."):
+                raise SpatialError(ErrorCode.UNSAFE_MODEL_FILE, f"{where} names '{name}', which leaves its folder")
+            if Path(name).suffix not in _ALLOWED_SUFFIXES:
+                raise SpatialError(
+                    ErrorCode.UNSAFE_MODEL_FILE,
+                    f"{where} lists '{name}'; only {', '.join(sorted(_ALLOWED_SUFFIXES))} files are loaded",
+                )
+        return manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle folder."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open and verify a bundle folder.
+
+    Raises:
+        SpatialError: MODEL_MISSING, BAD_MANIFEST, UNSAFE_MODEL_FILE or HASH_MISMATCH.
+    """
+    folder = Path(path)
+    manifest_path = folder / MANIFEST
+    if not manifest_path.is_file():
+        raise SpatialError(
+            ErrorCode.MODEL_MISSING, f"no model bundle at '{folder}': expected a folder with a {MANIFEST}"
+        )
+    try:
+        text = manifest_path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise SpatialError(ErrorCode.BAD_MANIFEST, f"cannot read {manifest_path}: {fault}") from None
+    manifest = Manifest.from_json(text, str(manifest_path))
+    for name, (sha256, size) in manifest.files.items():
+        file = folder / name
+        if file.is_symlink() and folder.resolve() not in file.resolve().parents:
+            raise SpatialError(ErrorCode.UNSAFE_MODEL_FILE, f"{file} is a link that leaves the bundle")
+        if not file.is_file():
+            raise SpatialError(ErrorCode.MODEL_MISSING, f"the bundle at '{folder}' lacks {name}")
+        found = file.stat().st_size
+        if found != size:
+            raise SpatialError(ErrorCode.HASH_MISMATCH, f"{file} has {found} bytes, its manifest says {size}")
+        digest = file_sha256(file)
+        if digest != sha256:
+            raise SpatialError(
+                ErrorCode.HASH_MISMATCH,
+                f"{file} has SHA-256 {digest[:12]}…, its manifest says {sha256[:12]}…; fetch the bundle again",
+            )
+    return Bundle(folder, manifest)
+
+
+def find_bundle(name: str = "") -> Path:
+    """Folder of a bundle by path or name.
+
+    A path wins; then $SPATIAL_MLLM_MODEL when no name is given; then `models/<name>` beside or above the
+    working directory, in the source checkout and in the installed share folders.
+
+    Raises:
+        SpatialError: MODEL_MISSING, with the places that were looked at.
+    """
+    wanted = name or os.environ.get(MODEL_PATH_VARIABLE, "") or DEFAULT_BUNDLE
+    if (Path(wanted) / MANIFEST).is_file() or os.sep in wanted:
+        return Path(wanted)
+    roots = [Path.cwd(), *Path.cwd().parents, *Path(__file__).resolve().parents]
+    roots += [Path(p) / "share" / "spatial_mllm" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
+    for root in roots:
+        candidate = root / "models" / wanted
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise SpatialError(
+        ErrorCode.MODEL_MISSING,
+        f"no model bundle named '{wanted}': give a folder, set {MODEL_PATH_VARIABLE}, or run where models/{wanted} is",
+    )

@@ -1,0 +1,47 @@
+"""The engine seam: what runs a bundle's three graphs. One implementation per file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of a prefix; `handle` belongs to the engine that made it and is never modified."""
+
+    length: int
+    handle: Any
+
+
+@dataclass(frozen=True)
+class DecoderOutput:
+    """One decoder call over S new tokens.
+
+    Attributes:
+        logits: (V,) float32 of the last token.
+        taps: (4, S, D) float32 hidden states at the bundle's tap layers.
+        cache: the prefix extended by the S tokens.
+    """
+
+    logits: Float32
+    taps: Float32
+    cache: KVCache
+
+
+class Engine(Protocol):
+    """Runs vision, decoder and lift. Not thread-safe: one inference thread owns it."""
+
+    def vision(self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool) -> Float32:
+        """(N, D) visual tokens of an (H, W, 3) image of the bundle's size and (N, 4) rays."""
+
+    def decode(self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None) -> DecoderOutput:
+        """Extend `cache` by (S, D) embeddings at (3, S) positions, causally."""
+
+    def lift(self, taps: Float32) -> tuple[Float32, Float32]:
+        """(depth_h, depth_w) z-depth in metres and confidence in [0, 1] from (4, N, D) taps."""

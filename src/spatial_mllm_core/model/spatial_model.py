@@ -1,0 +1,299 @@
+"""SpatialModel: frames in, depth and parsed answers out; encode once, prefill once, ask often.
+
+Under the visual-first prompt nothing computed for a frame depends on the question: a frame's
+prefix (KV cache and tapped hidden states) is made once, gives the depth map, and serves every
+later question. The second frame of a pair extends the first frame's prefix. Knows nothing of
+ROS, bags or rewards. One inference thread owns an instance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.answers import Answer, AskRequest
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.frames.frame import Frame
+from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
+from spatial_mllm_core.model.embedding import load_embedding
+from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
+from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
+from spatial_mllm_core.tasks.text import coordinate_to_pixel, pixel_to_coordinate
+
+MAX_QUESTION_CHARACTERS = 2000
+PREFIXES_KEPT = 8
+
+OnText = Callable[[str], None]
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Perception:
+    """Dense depth of one frame, at the frame's own size.
+
+    Attributes:
+        depth_m: (H, W) float32 z-depth in metres, positive.
+        confidence: (H, W) float32 in [0, 1], 1 - 1/c of the head's confidence; ordinal, not calibrated.
+    """
+
+    depth_m: Float32
+    confidence: Float32
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Frames already read by the decoder.
+
+    Attributes:
+        cache: their keys and values.
+        next_position: first text position after them.
+        taps: (4, N, D) hidden states of the last frame's visual tokens.
+    """
+
+    cache: KVCache
+    next_position: int
+    taps: Float32
+
+
+class SpatialModel:
+    """A loaded bundle with an engine."""
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.engine = engine
+        self._tokenizer = Tokenizer.from_file(str(bundle.path("tokenizer.json")))
+        self._embedding = load_embedding(bundle)
+        self._stop_id = self.manifest.special_ids["stop"]
+        self._image_id = self.manifest.special_ids["image"]
+        # the frames stand beside their prefix so that an id() in the key cannot be reused while it is known
+        self._prefixes: OrderedDict[tuple[tuple[int, int, int], ...], tuple[tuple[Frame, ...], Prefix]] = OrderedDict()
+
+    @classmethod
+    def load(cls, path: str | Path = "", *, backend: str = "cpu", threads: int | None = None) -> SpatialModel:
+        """Open, verify and load a bundle by folder or name.
+
+        Raises:
+            SpatialError: a 5xx code, or BACKEND_UNAVAILABLE.
+        """
+        from spatial_mllm_core.model.ort_engine import OrtEngine
+
+        bundle = open_bundle(find_bundle(str(path)))
+        return cls(bundle, OrtEngine(bundle, backend=backend, threads=threads))
+
+    @property
+    def name(self) -> str:
+        """`name/version` of the bundle."""
+        return self.manifest.label
+
+    # -- frames -----------------------------------------------------------------------------------
+
+    def perceive(self, frame: Frame) -> Perception:
+        """Depth and confidence of a frame, resampled to its size.
+
+        Raises:
+            SpatialError: a 2xx code when the frame has no usable camera; INVALID_OUTPUT.
+        """
+        frame.require_camera()
+        prefix = self._prefix((frame,))
+        depth_m, confidence = self.engine.lift(prefix.taps)
+        if not np.isfinite(depth_m).all() or not (depth_m > 0).all():
+            raise SpatialError(ErrorCode.INVALID_OUTPUT, "the depth map has values that are not finite and positive")
+        size = (frame.width, frame.height)
+        return Perception(
+            np.asarray(cv2.resize(depth_m, size, interpolation=cv2.INTER_LINEAR), np.float32),
+            np.asarray(cv2.resize(confidence, size, interpolation=cv2.INTER_LINEAR), np.float32),
+        )
+
+    def _prefix(self, frames: tuple[Frame, ...]) -> Prefix:
+        key = tuple((f.stamp_ns, id(f.image_rgb), id(f.camera)) for f in frames)
+        known = self._prefixes.get(key)
+        if known is not None:
+            self._prefixes.move_to_end(key)
+            return known[1]
+        before = self._prefix(frames[:-1]) if len(frames) > 1 else None
+        prefix = self._extend(before, frames[-1], index=len(frames))
+        self._prefixes[key] = (frames, prefix)
+        while len(self._prefixes) > PREFIXES_KEPT:
+            self._prefixes.popitem(last=False)
+        return prefix
+
+    def _extend(self, before: Prefix | None, frame: Frame, *, index: int) -> Prefix:
+        m = self.manifest
+        head = self._encode(m.prompt.frame_prefix.format(index=index))
+        tail = self._encode(m.prompt.frame_suffix)
+        start = 0 if before is None else before.next_position
+        image_start = start + len(head)
+        tail_start = position_after_visual(m.grid_h, m.grid_w, image_start)
+        embeddings = np.concatenate([self._embedding[head], self._visual_tokens(frame), self._embedding[tail]])
+        positions = np.concatenate(
+            [
+                text_positions(len(head), start),
+                visual_positions(m.grid_h, m.grid_w, image_start),
+                text_positions(len(tail), tail_start),
+            ],
+            axis=1,
+        )
+        out = self._decode(embeddings, positions, None if before is None else before.cache)
+        taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
+        return Prefix(out.cache, tail_start + len(tail), taps)
+
+    def _visual_tokens(self, frame: Frame) -> Float32:
+        m = self.manifest
+        shrinks = frame.width >= m.width and frame.height >= m.height
+        image = frame.image_rgb
+        if image.shape[:2] != (m.height, m.width):
+            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            image = np.asarray(cv2.resize(image, (m.width, m.height), interpolation=method), np.uint8)
+        if frame.camera is None:
+            rays = np.zeros((m.grid_h * m.grid_w, 4), np.float32)
+        else:
+            # the grid covers the image whatever the resize, so the raw camera gives the same rays
+            camera = frame.camera.resized(m.width, m.height)
+            rays = np.asarray(camera.token_rays(m.grid_w, m.grid_h), np.float32).reshape(-1, 4)
+        return self.engine.vision(image, rays, frame.camera is not None)
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def ask(
+        self, request: AskRequest, on_text: OnText | None = None, should_stop: ShouldStop | None = None
+    ) -> Answer:
+        """Answer a question about one or more frames.
+
+        Args:
+            request: the question; its frames need a camera unless the question is free text.
+            on_text: called with the text so far after every token.
+            should_stop: asked before every token; True ends with CANCELED.
+
+        Raises:
+            SpatialError: 2xx, 4xx, DEADLINE_EXCEEDED, INVALID_OUTPUT or UNPARSABLE_ANSWER.
+        """
+        began = time.monotonic()
+        question, task = self._question(request)
+        prefix = self._prefix(request.frames)
+        ids = self._encode(question + self.manifest.prompt.question_suffix)
+        deadline = None if request.deadline_s is None else began + request.deadline_s
+        text, confidence = self._generate(prefix, ids, request.max_new_tokens, deadline, on_text, should_stop)
+        first = request.frames[0]
+        values: tuple[float, ...] = ()
+        label, kind, unit = "", "text", ""
+        if task is not None:
+            parsed = task.parse(text)
+            values, label, unit = parsed.values, parsed.label, task.unit
+            kind = "pixel" if task.kind == "coordinate" else task.kind
+            if kind == "pixel":
+                values = coordinate_to_pixel((values[0], values[1]), first.width, first.height)
+        return Answer(
+            task=request.task,
+            question=question,
+            text=text,
+            kind=kind,
+            values=values,
+            unit=unit,
+            label=label,
+            frame_id=first.frame_id,
+            stamps_ns=tuple(f.stamp_ns for f in request.frames),
+            confidence=confidence,
+            latency_s=time.monotonic() - began,
+            model=self.name,
+        )
+
+    def _question(self, request: AskRequest) -> tuple[str, tasks.Task | None]:
+        if not request.frames:
+            raise SpatialError(ErrorCode.WRONG_FRAME_COUNT, "the question speaks of no frame")
+        if request.max_new_tokens < 1:
+            raise SpatialError(ErrorCode.BAD_NUMBER, f"max_new_tokens must be at least 1, got {request.max_new_tokens}")
+        if request.deadline_s is not None and not (np.isfinite(request.deadline_s) and request.deadline_s > 0):
+            raise SpatialError(ErrorCode.BAD_NUMBER, f"deadline_s must be finite and positive, got {request.deadline_s}")
+        if not request.task:
+            return self._free_question(request), None
+        task = tasks.get(request.task)
+        if len(request.frames) != task.frame_count:
+            raise SpatialError(
+                ErrorCode.WRONG_FRAME_COUNT,
+                f"{task.name} speaks of {task.frame_count} frame(s), {len(request.frames)} given",
+            )
+        if len({(f.camera_name, f.stamp_ns) for f in request.frames}) != len(request.frames):
+            raise SpatialError(ErrorCode.SAME_FRAME_TWICE, f"{task.name} needs different frames, one was named twice")
+        for frame in request.frames:
+            frame.require_camera()
+        first = request.frames[0]
+        points = []
+        for u, v in request.points_px:
+            if not (np.isfinite(u) and np.isfinite(v)):
+                raise SpatialError(ErrorCode.BAD_NUMBER, f"the pixel ({u}, {v}) is not finite")
+            if not (-0.5 <= u <= first.width - 0.5 and -0.5 <= v <= first.height - 0.5):
+                raise SpatialError(
+                    ErrorCode.PIXEL_OUTSIDE,
+                    f"the pixel ({u:g}, {v:g}) lies outside the {first.width}x{first.height} image",
+                )
+            points.append(pixel_to_coordinate((u, v), first.width, first.height))
+        return task.question(tuple(points)), task
+
+    def _free_question(self, request: AskRequest) -> str:
+        question = "".join(c if c.isprintable() else " " for c in request.question).strip()
+        if not question:
+            raise SpatialError(ErrorCode.EMPTY_QUESTION, "the question is empty; give a task name or words")
+        if len(question) > MAX_QUESTION_CHARACTERS:
+            raise SpatialError(
+                ErrorCode.QUESTION_TOO_LONG,
+                f"the question has {len(question)} characters, at most {MAX_QUESTION_CHARACTERS} are read",
+            )
+        for token in self._tokenizer.get_added_tokens_decoder().values():
+            question = question.replace(str(token.content), " ")
+        return question
+
+    def _generate(
+        self,
+        prefix: Prefix,
+        ids: list[int],
+        max_new_tokens: int,
+        deadline: float | None,
+        on_text: OnText | None,
+        should_stop: ShouldStop | None,
+    ) -> tuple[str, float]:
+        room = self.manifest.context - prefix.cache.length - len(ids)
+        if room < 1:
+            raise SpatialError(
+                ErrorCode.QUESTION_TOO_LONG,
+                f"frames and question take {prefix.cache.length + len(ids)} tokens of {self.manifest.context}",
+            )
+        embeddings = self._embedding[ids]
+        position, cache = prefix.next_position, prefix.cache
+        answer: list[int] = []
+        probabilities: list[float] = []
+        for _ in range(min(max_new_tokens, room)):
+            if should_stop is not None and should_stop():
+                raise SpatialError(ErrorCode.CANCELED, f"canceled after {len(answer)} tokens")
+            if deadline is not None and time.monotonic() > deadline:
+                raise SpatialError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed after {len(answer)} tokens")
+            out = self._decode(embeddings, text_positions(len(embeddings), position), cache)
+            position, cache = position + len(embeddings), out.cache
+            token = int(out.logits.argmax())
+            shifted = out.logits.astype(np.float64) - float(out.logits[token])
+            probabilities.append(float(1.0 / np.exp(shifted).sum()))
+            if token == self._stop_id:
+                break
+            answer.append(token)
+            if on_text is not None:
+                on_text(self._tokenizer.decode(answer))
+            embeddings = self._embedding[[token]]
+        return self._tokenizer.decode(answer).strip(), float(np.mean(probabilities))
+
+    def _decode(self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None) -> DecoderOutput:
+        out = self.engine.decode(embeddings, positions, cache)
+        if not np.isfinite(out.logits).all():
+            raise SpatialError(ErrorCode.INVALID_OUTPUT, "the decoder's output is not finite")
+        return out
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

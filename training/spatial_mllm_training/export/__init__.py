@@ -1,0 +1,1 @@
+"""Export a trained model to a bundle: ONNX graphs, embedding table, tokenizer, manifest, model card."""

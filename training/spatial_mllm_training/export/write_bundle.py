@@ -1,0 +1,91 @@
+"""Collect a run's weights, export them and write the bundle's manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
+from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_training.export.onnx_files import export_graphs
+from spatial_mllm_training.model.build import build_model
+from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.dpt import DPTHead
+from spatial_mllm_training.recipes.config import TrainConfig
+
+CONTEXT = 1024
+
+
+def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[str, Any]]:
+    """The averaged weights of a run, its configuration, tokenizer and progress."""
+    config = TrainConfig.from_json((run / "config.json").read_text())
+    tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
+    model = build_model(config.model, tokenizer)
+    state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
+    model.load_state_dict({**state["model"], **state["average"]})
+    progress = {"steps": int(state["step"]), "minutes": round(float(state["elapsed_s"]) / 60.0, 1)}
+    return model.eval().float(), config, tokenizer, progress
+
+
+def write_bundle(
+    model: CameraAwareVLM,
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    progress: dict[str, Any],
+    metrics: dict[str, Any],
+    card: Path | None = None,
+) -> None:
+    """Write a bundle into an empty folder and verify it by opening it."""
+    data, decoder = config.data, model.decoder_config
+    export_graphs(model, folder, height=data.height, width=data.width)
+    table = model.hf.get_input_embeddings().weight.detach().numpy().astype(np.float16)
+    save_file({"embedding": table}, str(folder / "embedding.safetensors"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    if card is not None:
+        shutil.copyfile(card, folder / "MODEL_CARD.md")
+    prompt = PromptFormat()
+    grid_h, grid_w = data.grid
+    files = {f.name: (file_sha256(f), f.stat().st_size) for f in sorted(folder.iterdir()) if f.suffix != ".md"}
+    manifest = Manifest(
+        name=name,
+        version=version,
+        family=config.model.family,
+        precision="fp32 compute, fp16 storage",
+        width=data.width,
+        height=data.height,
+        grid_w=grid_w,
+        grid_h=grid_h,
+        depth_w=grid_w * DPTHead.UPSAMPLING,
+        depth_h=grid_h * DPTHead.UPSAMPLING,
+        hidden=decoder.hidden_size,
+        layers=decoder.num_hidden_layers,
+        kv_heads=decoder.num_key_value_heads,
+        head_dim=decoder.hidden_size // decoder.num_attention_heads,
+        vocabulary=table.shape[0],
+        context=CONTEXT,
+        tap_layers=model.tap_layers,
+        special_ids={
+            "image": tokenizer.token_to_id("<|image_pad|>"),
+            "stop": tokenizer.token_to_id(prompt.stop),
+        },
+        prompt=prompt,
+        tasks=tasks.names(),
+        files=files,
+        training={"recipe": config.name, "parameters": sum(p.numel() for p in model.parameters()), **progress},
+        metrics=metrics,
+    )
+    (folder / MANIFEST).write_text(manifest.to_json() + "\n")
+    open_bundle(folder)

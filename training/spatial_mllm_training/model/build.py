@@ -1,0 +1,58 @@
+"""Build a small camera-aware model from a recipe: stock classes, our tokenizer's ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from spatial_mllm_training.data.tokenizer import number_tokens, sinusoid_rows
+from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.recipes.config import ModelConfig
+
+
+def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
+    """A freshly initialised model; whole-number tokens start as smooth functions of their value."""
+    vocabulary = (tokenizer.get_vocab_size() + 31) // 32 * 32
+    head_dim = config.hidden // config.heads
+    section = [head_dim // 2 - 2 * (head_dim * 3 // 16), head_dim * 3 // 16, head_dim * 3 // 16]
+    ids = {token: tokenizer.token_to_id(token) for token in tokenizer.get_vocab()}
+    hf_config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": config.hidden,
+            "intermediate_size": config.mlp,
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "num_key_value_heads": config.kv_heads,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": section},
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": ids["<|end|>"],
+            "pad_token_id": ids["<|pad|>"],
+        },
+        vision_config={
+            "depth": config.vision_layers,
+            "hidden_size": config.vision_hidden,
+            "num_heads": config.vision_heads,
+            "intermediate_size": config.vision_mlp,
+            "patch_size": config.patch,
+            "spatial_merge_size": config.merge,
+            "out_hidden_size": config.hidden,
+            "fullatt_block_indexes": list(range(config.vision_layers)),
+            "window_size": config.patch * config.merge * 4,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    hf = Qwen2_5_VLForConditionalGeneration(hf_config)
+    numbers = number_tokens(tokenizer)
+    rows = sinusoid_rows(np.asarray(list(numbers), np.float64), config.hidden, 0.04)
+    with torch.no_grad():
+        hf.get_input_embeddings().weight[list(numbers.values())] += torch.from_numpy(rows)
+    return CameraAwareVLM(hf, family=config.family, tap_layers=config.tap_layers, head_features=config.head_features)

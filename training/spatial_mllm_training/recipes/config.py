@@ -1,0 +1,60 @@
+"""The training configuration: sizes of a small Qwen2.5-VL, data, optimiser, time budget."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from spatial_mllm_training.data.pairs import PairConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A small configuration of transformers' Qwen2.5-VL classes."""
+
+    family: str = "qwen2_5_vl"
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    mlp: int = 768
+    vision_hidden: int = 192
+    vision_layers: int = 4
+    vision_heads: int = 4
+    vision_mlp: int = 512
+    patch: int = 8
+    merge: int = 2
+    tap_layers: tuple[int, int, int, int] = (2, 3, 4, 5)
+    head_features: int = 64
+    rope_theta: float = 10_000.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run; the learning rate follows the share of `minutes` that has passed."""
+
+    name: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: PairConfig = field(default_factory=PairConfig)
+    minutes: float = 90.0
+    batch: int = 8
+    learning_rate: float = 1.0e-3
+    warmup_share: float = 0.03
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    depth_weight: float = 1.0
+    text_weight: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 8.0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> TrainConfig:
+        raw: dict[str, Any] = json.loads(text)
+        raw["model"]["tap_layers"] = tuple(raw["model"]["tap_layers"])
+        return TrainConfig(**{**raw, "model": ModelConfig(**raw["model"]), "data": PairConfig(**raw["data"])})

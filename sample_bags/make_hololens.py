@@ -92,7 +92,7 @@ def make(source: Path, output: Path) -> int:
             )
             bag.write(INFO, info, stamp_ns)
             bag.write(IMAGE, messages.compressed_image(stamp_ns, CAMERA_FRAME, jpeg, "jpeg"), stamp_ns)
-            bag.write(DEPTH, messages.compressed_depth(stamp_ns, CAMERA_FRAME, depth_mm), stamp_ns)
+            bag.write(DEPTH, messages.compressed_depth(stamp_ns, CAMERA_FRAME, depth_mm / 1000.0), stamp_ns)
     shutil.copyfile(source / "LICENSE", output / "LICENSE")
     shutil.copyfile(source / "README.txt", output / "ORIGIN.txt")
     return len(images)

@@ -7,7 +7,6 @@ messages; `evaluation.replay` holds both against each other, field by field.
 from __future__ import annotations
 
 import math
-import struct
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from spatial_mllm_core.answers import Answer
 from spatial_mllm_core.bags.message_types import make_header, make_message, make_stamp
 from spatial_mllm_core.reward.task import Reward, RewardTask
 
-COMPRESSED_DEPTH_FORMAT = "16UC1; compressedDepth png"
 _NS = 1_000_000_000
 
 
@@ -31,20 +29,12 @@ def compressed_image(stamp_ns: int, frame_id: str, data: bytes, image_format: st
     )
 
 
-def compressed_depth(stamp_ns: int, frame_id: str, depth_mm: NDArray[np.uint16]) -> Any:
-    """sensor_msgs/CompressedImage as compressed_depth_image_transport writes 16UC1 depth.
+def compressed_depth(stamp_ns: int, frame_id: str, depth_m: NDArray[np.floating[Any]]) -> Any:
+    """sensor_msgs/CompressedImage of (H, W) metres as image_transport's compressedDepth writes 16UC1."""
+    from spatial_mllm_core.images import encode_compressed_depth
 
-    Args:
-        depth_mm: (H, W) uint16 z-depth in millimetres, 0 = no value (REP-118).
-    """
-    import cv2
-
-    done, png = cv2.imencode(".png", depth_mm)
-    if not done:
-        raise ValueError(f"OpenCV could not encode depth of shape {depth_mm.shape} and type {depth_mm.dtype}")
-    # ConfigHeader of compressed_depth_image_transport: enum INV_DEPTH = 0 and two unused parameters
-    header = struct.pack("<iff", 0, 0.0, 0.0)
-    return compressed_image(stamp_ns, frame_id, header + png.tobytes(), COMPRESSED_DEPTH_FORMAT)
+    fields = encode_compressed_depth(depth_m)
+    return compressed_image(stamp_ns, frame_id, bytes(fields.data), fields.format)
 
 
 def camera_info(

@@ -45,7 +45,7 @@ def camera_info(stamp_ns: int, frame_id: str = "cam_optical") -> object:
 
 
 def depth_image(stamp_ns: int, depth_mm: int, frame_id: str = "cam_optical") -> object:
-    return messages.compressed_depth(stamp_ns, frame_id, np.full((HEIGHT, WIDTH), depth_mm, np.uint16))
+    return messages.compressed_depth(stamp_ns, frame_id, np.full((HEIGHT, WIDTH), depth_mm / 1000))
 
 
 def write_camera_bag(path: Path, count: int = 5, *, with_info: bool = True, image_bytes: int = 0) -> Path:

@@ -33,6 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=_positive, default=4, help="time steps a scene (default 4)")
     parser.add_argument("--views", type=_positive, default=4, help="cameras a scene (default 4)")
     parser.add_argument("--supersample", type=_positive, default=2, help="draw colour finer and average (default 2)")
+    parser.add_argument("--overwrite", action="store_true", help="make scenes anew that are already there")
     return parser.parse_args(argv)
 
 
@@ -60,10 +61,11 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def write_scene(folder: Path, seed: int, size: tuple[int, int], steps: int, views: int, supersample: int) -> str:
+def write_scene(folder: Path, seed: int, size: tuple[int, int], steps: int, views: int, supersample: int,
+                overwrite: bool = False) -> str:
     """Make and save one scene; return "made", "kept" or the reason why there is none."""
     path = scene_path(folder, seed)
-    if path.exists():
+    if path.exists() and not overwrite:
         try:
             record = SceneRecord.load(path)
             if record.rgb.shape[:4] == (steps, views, size[1], size[0]):
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"cannot write to {folder}: {error.strerror}", file=sys.stderr)
         return 2
     made, failures, start = 0, [], time.monotonic()
-    rest = (arguments.size, arguments.steps, arguments.views, arguments.supersample)
+    rest = (arguments.size, arguments.steps, arguments.views, arguments.supersample, arguments.overwrite)
     bar = tqdm(total=len(arguments.seeds), unit="scene", smoothing=0.05)
     # Fresh processes: an OpenGL context does not survive a fork.
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from spatial_mllm_training.scenes.blueprint import (
     rotation_about,
 )
 from spatial_mllm_training.scenes.catalogue import Paint
-from spatial_mllm_training.scenes.motion import Footprint, Path, draw_progress, find_path
+from spatial_mllm_training.scenes.motion import Footprint, Path, draw_path, draw_progress
 from spatial_mllm_training.scenes.robot import Mover, make_arm, make_gantry
 from spatial_mllm_training.scenes.textures import FLOOR_STYLES, WALL_STYLES, colour
 
@@ -34,14 +34,12 @@ class Scenario:
         world_from_body: (T, B, 4, 4), index 0 is the world.
         moved: body ids that were pushed.
         focus_m: (3,) a place worth looking at.
-        blocked: discs a camera must not stand in.
     """
 
     blueprint: Blueprint
     world_from_body: Matrix
     moved: list[int]
     focus_m: Vector
-    blocked: list[Footprint] = field(default_factory=list)
 
 
 class _Stage:
@@ -78,43 +76,36 @@ def tabletop(rng: Rng, steps: int) -> Scenario:
     half = np.array(desk.size_m[:2]) / 2
     if yaw:  # keep to the circle that every turn of the table covers
         half = np.full(2, half.min() * (0.72 if half.min() < 0.9 * half.max() else 1.0))
-    half = np.minimum(half, 0.55)
+    half = np.minimum(half, 0.65)
     wanted = int(rng.integers(3, 9))
     moving = int(rng.choice(3, p=[0.1, 0.6, 0.3]))
-    things: list[tuple[Body, Footprint, float]] = []
+    taken: list[Footprint] = []
+    things: list[tuple[Body, Path | Footprint]] = []
     for index in range(wanted):
         makers = catalogue.PUSHABLE if index < moving else catalogue.TABLE_THINGS
         body = makers[int(rng.integers(len(makers)))](rng, paint)
-        spread = half - body.radius_m
-        if (spread <= 0).any():
-            continue
-        for _ in range(30):
-            spot = Footprint(np.clip(rng.normal(0, 0.55, 2), -1, 1) * spread, body.radius_m)
-            if all(np.linalg.norm(spot.centre_m - o.centre_m) > spot.radius_m + o.radius_m for _, o, _ in things):
-                things.append((body, spot, float(rng.uniform(0, 2 * np.pi))))
-                break
-    paths: list[Path | None] = []
-    taken = [spot for _, spot, _ in things]
-    for index, (_, spot, turn) in enumerate(things[:moving]):
-        others = [o for i, o in enumerate(taken) if i != index]
-        path = find_path(rng, spot, others, half, 0.6, lifts=True, yaw_rad=turn)
-        paths.append(path)
+        path = draw_path(rng, body.radius_m, taken, half, 0.6, lifts=True) if index < moving else None
+        spot = None if path else _free_spot(rng, body.radius_m, half, taken)
         if path is not None:
-            taken += [Footprint(path.place(p, 0)[:2, 3], spot.radius_m) for p in (0.25, 0.5, 0.75, 1.0)]
+            things.append((body, path))
+            taken += path.sweep(body.radius_m)
+        elif spot is not None:
+            things.append((body, spot))
+            taken.append(spot)
     moved: list[int] = []
     progress: list[Vector] = []
-    for index, (body, spot, turn) in enumerate(things):
+    for body, way in things:
         rest = plane_m + body.size_m[2] / 2
-        path = paths[index] if index < len(paths) else None
-        if path is None:
-            stage.add(body, upright(spot.centre_m, rest, turn))
+        if isinstance(way, Footprint):
+            stage.add(body, upright(way.centre_m, rest, float(rng.uniform(0, 2 * np.pi))))
             continue
         parts = draw_progress(rng, steps)
         progress.append(parts)
-        moved.append(stage.add(body, np.stack([path.place(float(p), rest) for p in parts])))
+        moved.append(stage.add(body, np.stack([way.place(float(p), rest) for p in parts])))
+    paths = [way for _, way in things if isinstance(way, Path)]
     mover = _table_mover(rng, paint, half, plane_m)
     if mover is not None:
-        tips = _tips(rng, steps, plane_m, half, [p for p in paths if p is not None], progress, moved, stage)
+        tips = _tips(rng, steps, plane_m, half, paths, progress, moved, stage)
         reached = np.array([mover.reach(tip) for tip in tips])
         for link, body in enumerate(mover.bodies):
             stage.add(body, reached[:, link])
@@ -124,8 +115,7 @@ def tabletop(rng: Rng, steps: int) -> Scenario:
         at = np.mean([stage.poses[i][:, :3, 3].mean(axis=0) for i in moved], axis=0)
     else:
         at = np.array([*rng.uniform(-0.5, 0.5, 2) * half, plane_m])
-    blocked = [Footprint(f.centre_m, f.radius_m) for _, f, _ in things]
-    return Scenario(blueprint, stage.stacked(), moved, np.asarray(at), blocked)
+    return Scenario(blueprint, stage.stacked(), moved, np.asarray(at))
 
 
 def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float) -> Mover | None:
@@ -192,26 +182,26 @@ def indoor(rng: Rng, steps: int) -> Scenario:
     for index in range(int(rng.integers(3, 9)) + moving):
         makers = catalogue.MOVABLE_FURNITURE if index < moving else catalogue.IN_ROOM
         body = makers[int(rng.integers(len(makers)))](rng, paint)
+        rest = body.size_m[2] / 2
+        path = draw_path(rng, body.radius_m, taken, size / 2, 1.0, lifts=False) if index < moving else None
+        if path is not None:
+            moved.append(stage.add(body, np.stack([path.place(float(p), rest) for p in draw_progress(rng, steps)])))
+            taken += path.sweep(body.radius_m)
+            continue
         home = _free_spot(rng, body.radius_m, size / 2, taken)
         if home is None:
             continue
         yaw = float(rng.integers(4)) * np.pi / 2 + float(rng.normal(0, 0.25))
-        rest = body.size_m[2] / 2
-        path = find_path(rng, home, taken, size / 2, 1.0, lifts=False, yaw_rad=yaw) if index < moving else None
-        if path is None:
-            stage.add(body, upright(home.centre_m, rest, yaw))
-            taken.append(home)
-            if body.category == "table":
-                _things_on(rng, paint, stage, body, home.centre_m)
-        else:
-            moved.append(stage.add(body, np.stack([path.place(float(p), rest) for p in draw_progress(rng, steps)])))
-            taken += [Footprint(path.place(p, 0)[:2, 3], body.radius_m) for p in (0.0, 0.33, 0.67, 1.0)]
+        stage.add(body, upright(home.centre_m, rest, yaw))
+        taken.append(home)
+        if body.category == "table":
+            _things_on(rng, paint, stage, body, home.centre_m)
     _lights(rng, blueprint)
     if moved and rng.random() < 0.8:
         focus = stage.poses[moved[0]][:, :3, 3].mean(axis=0)
     else:
         focus = stage.poses[int(rng.integers(1, len(stage.poses)))][0, :3, 3]
-    return Scenario(blueprint, stage.stacked(), moved, np.asarray(focus), taken)
+    return Scenario(blueprint, stage.stacked(), moved, np.asarray(focus))
 
 
 def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vector) -> None:

@@ -18,6 +18,10 @@ class Footprint:
     centre_m: Vector
     radius_m: float
 
+    def meets(self, other: Footprint) -> bool:
+        """Tell whether the discs overlap."""
+        return bool(np.linalg.norm(self.centre_m - other.centre_m) <= self.radius_m + other.radius_m)
+
 
 @dataclass(frozen=True)
 class Path:
@@ -41,6 +45,10 @@ class Path:
         z = height_m + self.lift_m * float(np.sin(np.pi * part) ** 2 if part < 1 else 0.0)
         return pose(rotation_about((0, 0, 1), self.yaw_rad + part * self.turn_rad), np.array([*xy, z]))
 
+    def sweep(self, radius_m: float) -> list[Footprint]:
+        """Return discs that cover the way of a disc."""
+        return [Footprint(self.place(float(p), 0.0)[:2, 3], radius_m) for p in np.linspace(0, 1, 9)]
+
     def heading(self, part: float) -> Vector:
         """Return the unit direction (2,) of travel at `part`."""
         along = self.travel_m + 4 * (1 - 2 * part) * self.bow_m
@@ -53,21 +61,30 @@ def draw_distance(rng: Rng, longest_m: float) -> float:
     return float(rng.uniform(0.003, 0.03) if rng.random() < 0.15 else rng.uniform(0.03, longest_m))
 
 
-def find_path(rng: Rng, start: Footprint, others: list[Footprint], half_m: Vector, longest_m: float,
-              *, lifts: bool, yaw_rad: float) -> Path | None:
-    """Return a path from `start` that stays within +-`half_m` (2,) and away from `others`, or None."""
-    for _ in range(40):
+def draw_path(rng: Rng, radius_m: float, others: list[Footprint], half_m: Vector, longest_m: float,
+              *, lifts: bool) -> Path | None:
+    """Return a path of a disc that stays within +-`half_m` (2,) and away from `others`, or None.
+
+    The travel is drawn first and given up only when no place for it is found, so that long ways
+    are not crowded out by short ones.
+    """
+    for _ in range(8):
         distance = draw_distance(rng, longest_m)
-        angle = rng.uniform(0, 2 * np.pi)
-        travel = distance * np.array([np.cos(angle), np.sin(angle)])
-        bow = rng.normal(0, 0.08) * distance * np.array([-np.sin(angle), np.cos(angle)])
-        lift = float(rng.uniform(0.02, 0.25)) if lifts and rng.random() < 0.25 else 0.0
-        path = Path(start.centre_m, travel, bow, yaw_rad, float(rng.normal(0, 0.5) * min(1, distance / 0.2)), lift)
-        points = [path.place(float(p), 0.0)[:2, 3] for p in np.linspace(0, 1, 9)]
-        inside = all((np.abs(p) + start.radius_m <= half_m).all() for p in points)
-        free = all(np.linalg.norm(p - o.centre_m) > start.radius_m + o.radius_m for p in points for o in others)
-        if inside and free:
-            return path
+        for _ in range(12):
+            angle = rng.uniform(0, 2 * np.pi)
+            along = np.array([np.cos(angle), np.sin(angle)])
+            room = half_m - radius_m - np.abs(distance * along) / 2
+            if (room <= 0).any():
+                continue
+            start = rng.uniform(-1, 1, 2) * room - distance * along / 2
+            bow = rng.normal(0, 0.08) * distance * np.array([-along[1], along[0]])
+            lift = float(rng.uniform(0.02, 0.25)) if lifts and rng.random() < 0.25 else 0.0
+            turn = float(rng.normal(0, 0.5) * min(1, distance / 0.2))
+            path = Path(start, distance * along, bow, float(rng.uniform(0, 2 * np.pi)), turn, lift)
+            swept = path.sweep(radius_m)
+            inside = all((np.abs(f.centre_m) + radius_m <= half_m + 1e-9).all() for f in swept)
+            if inside and not any(f.meets(o) for f in swept for o in others):
+                return path
     return None
 
 

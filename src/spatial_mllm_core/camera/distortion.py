@@ -114,8 +114,10 @@ def undistort(model: str, d: Array, xy: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             scale = np.where(r_d > 1e-12, tangent / r_d, 1.0)
         return np.asarray(xy * scale[:, None])
-    target = xy if d.size < 14 else _homography(np.asarray(np.linalg.inv(_tilt(d[12], d[13])), np.float64), xy)
-    return _newton(d, target)
+    if d.size == 14:
+        untilt: Array = np.linalg.inv(_tilt(d[12], d[13])).astype(np.float64)
+        xy = _homography(untilt, xy)
+    return _newton(d, xy)
 
 
 def undistort_theta(d: Array, theta_d: Array) -> Array:

@@ -171,6 +171,14 @@ class CameraModel:
         p = _matrix(_either(info, "p", "P"), (3, 4), "P")
         d = _numbers(_either(info, "d", "D"))
         frame_id = str(getattr(getattr(info, "header", None), "frame_id", ""))
+        if rectified:
+            if not p.any() and d.any():
+                raise SpatialError(
+                    ErrorCode.UNCALIBRATED,
+                    f"the image of '{frame_id}' is declared rectified but P of its CameraInfo is all zero",
+                )
+            # without distortion and without P, rectification was the identity
+            k, d, r = (p[:, :3].copy() if p.any() else k), np.zeros(0), np.eye(3)
         check_intrinsics(k)  # before the size: an uncalibrated driver often publishes neither
         full_w, full_h = int(info.width), int(info.height)
         if full_w <= 0 or full_h <= 0:
@@ -179,14 +187,6 @@ class CameraModel:
                 f"CameraInfo of '{frame_id}' has K but says the image is {full_w}x{full_h} px; "
                 "expected the size K was calibrated for",
             )
-        if rectified:
-            if not p.any():
-                raise SpatialError(
-                    ErrorCode.UNCALIBRATED,
-                    f"the image of '{frame_id}' is declared rectified but P of its CameraInfo is "
-                    "all zero",
-                )
-            k, d, r = p[:, :3].copy(), np.zeros(0), np.eye(3)
         model = cls(
             width=full_w,
             height=full_h,
@@ -407,9 +407,7 @@ class CameraModel:
             *(a.tobytes() for a in arrays),
         )
 
-    def _cut_and_binned(
-        self, x: int, y: int, width: int, height: int, bin_x: int, bin_y: int
-    ) -> CameraModel:
+    def _cut_and_binned(self, x: int, y: int, width: int, height: int, bin_x: int, bin_y: int) -> CameraModel:
         k, p = self.k.copy(), self._p().copy()
         for m in (k, p):
             m[0, 0], m[0, 2] = bin_axis(m[0, 0], m[0, 2], x, bin_x)
@@ -545,7 +543,6 @@ def _roi(info: Any, full_w: int, full_h: int) -> tuple[int, int, int, int]:
     if x < 0 or y < 0 or w < 1 or h < 1 or x + w > full_w or y + h > full_h:
         raise SpatialError(
             ErrorCode.BAD_ROI,
-            f"region of interest {w}x{h} px at ({x}, {y}) does not lie in the image of "
-            f"{full_w}x{full_h} px",
+            f"region of interest {w}x{h} px at ({x}, {y}) does not lie in the image of {full_w}x{full_h} px",
         )
     return x, y, w, h

@@ -19,9 +19,7 @@ def resize_axis(focal_px: float, centre_px: float, scale: float) -> tuple[float,
     return focal_px * scale, (centre_px + 0.5) * scale - 0.5
 
 
-def bin_axis(
-    focal_px: float, centre_px: float, offset_px: float, binning: float
-) -> tuple[float, float]:
+def bin_axis(focal_px: float, centre_px: float, offset_px: float, binning: float) -> tuple[float, float]:
     """Return (focal, centre) of one axis after cutting at `offset_px` and then binning.
 
     As image_geometry's PinholeCameraModel: f' = f / bin, c' = (c - offset) / bin; the offset

@@ -116,9 +116,7 @@ class FrameMemory:
             newest = [(c.arrival[c.stamps[-1]], c.frames[c.stamps[-1]]) for c in chosen]
             return max(newest, key=lambda entry: entry[0])[1]
 
-    def at(
-        self, stamp_ns: int, camera_name: str | None = None, tolerance_ns: int = 0
-    ) -> Frame:
+    def at(self, stamp_ns: int, camera_name: str | None = None, tolerance_ns: int = 0) -> Frame:
         """Return the frame with this stamp, or the nearest within the tolerance.
 
         Raises:
@@ -296,9 +294,7 @@ def _neighbours(camera: _Camera, stamp_ns: int) -> list[Frame]:
 def _missing(stamp_ns: int, *, oldest: int, newest: int, nearest: int) -> SpatialError:
     kept = f"kept are {oldest} to {newest} ns"
     if stamp_ns < oldest:
-        return SpatialError(
-            ErrorCode.FRAME_EXPIRED, f"the frame at {stamp_ns} ns is no longer kept; {kept}"
-        )
+        return SpatialError(ErrorCode.FRAME_EXPIRED, f"the frame at {stamp_ns} ns is no longer kept; {kept}")
     if stamp_ns > newest:
         return SpatialError(
             ErrorCode.FRAME_NOT_YET, f"the frame at {stamp_ns} ns has not arrived yet; {kept}"

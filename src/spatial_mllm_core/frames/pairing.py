@@ -184,9 +184,7 @@ class ImageInfoPairer(Generic[T]):
         with self._lock:
             counters = self._counters
             if counters.images == 0:
-                return "no image received" + (
-                    "" if counters.infos else ", and no camera_info either"
-                )
+                return "no image received" + ("" if counters.infos else ", and no camera_info either")
             if counters.infos == 0:
                 return "no camera_info received; answers in metres are refused"
             if self._misses and self._last_image_ns is not None and self._last_info is not None:
@@ -282,7 +280,7 @@ def _same_calibration(one: Any, other: Any) -> bool:
     """Whether two CameraInfos say the same K for the same size (ROS 1 or 2 field names)."""
 
     def key(info: Any) -> tuple[Any, ...]:
-        k = getattr(info, "k", None)
+        k: Any = getattr(info, "k", None)
         k = getattr(info, "K", ()) if k is None else k
         size = (getattr(info, "width", None), getattr(info, "height", None))
         return (*size, *(float(v) for v in k))

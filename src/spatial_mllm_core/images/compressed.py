@@ -134,18 +134,14 @@ def decode_compressed_depth(msg: Any, *, max_pixels: int = MAX_PIXELS) -> NDArra
         )
     a, b = quantisation
     if not (np.isfinite(a) and np.isfinite(b) and a > 0):
-        raise SpatialError(
-            ErrorCode.BAD_DEPTH, f"the compressedDepth header says a = {a:g}, b = {b:g}"
-        )
+        raise SpatialError(ErrorCode.BAD_DEPTH, f"the compressedDepth header says a = {a:g}, b = {b:g}")
     with np.errstate(divide="ignore", over="ignore"):
         depth_m = np.float32(a) / (stored.astype(np.float32) - np.float32(b))
     depth_m[stored == 0] = np.nan
     return masked_depth(depth_m)
 
 
-def _imdecode(
-    data: NDArray[np.uint8], flags: int, header: _Header, dtype: type = np.uint8
-) -> NDArray[Any]:
+def _imdecode(data: NDArray[np.uint8], flags: int, header: _Header, dtype: type = np.uint8) -> NDArray[Any]:
     import cv2
 
     try:

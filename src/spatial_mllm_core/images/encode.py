@@ -61,9 +61,7 @@ def encode_jpeg(image_rgb: NDArray[np.uint8], *, quality: int = 90) -> Compresse
     import cv2
 
     if not 1 <= quality <= 100:
-        raise SpatialError(
-            ErrorCode.BAD_NUMBER, f"JPEG quality lies in 1 to 100, found {quality}"
-        )
+        raise SpatialError(ErrorCode.BAD_NUMBER, f"JPEG quality lies in 1 to 100, found {quality}")
     bgr = cv2.cvtColor(_colors(image_rgb), cv2.COLOR_RGB2BGR)
     buffer = _imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     return CompressedFields("rgb8; jpeg compressed bgr8", buffer.data)

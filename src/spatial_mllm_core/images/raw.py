@@ -158,6 +158,5 @@ def _native(samples: NDArray[np.uint8], encoding: Encoding, msg: Any) -> NDArray
 def _odd(encoding: Encoding, width: int, height: int) -> SpatialError:
     return SpatialError(
         ErrorCode.UNDECODABLE_IMAGE,
-        f"'{encoding.name}' shares colour between neighbours and needs even sides, found "
-        f"{width}x{height} px",
+        f"'{encoding.name}' shares colour between neighbours and needs even sides, found {width}x{height} px",
     )

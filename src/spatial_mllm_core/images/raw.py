@@ -90,6 +90,12 @@ def to_rgb(pixels: NDArray[np.uint8], encoding: Encoding) -> NDArray[np.uint8]:
     """Convert 8-bit samples of `encoding` to contiguous (H, W, 3) RGB."""
     if not encoding.cv_conversion:
         return np.ascontiguousarray(pixels)
+    if encoding.kind == "bayer" and min(pixels.shape[:2]) < 3:
+        # OpenCV answers black, silently
+        raise SpatialError(
+            ErrorCode.UNDECODABLE_IMAGE,
+            f"a mosaic of {pixels.shape[1]}x{pixels.shape[0]} px is too small to take colours from",
+        )
     import cv2
 
     try:

@@ -92,7 +92,9 @@ class SpatialPipeline:
             return self.memory.latest(camera_name)
         return self.memory.at(stamp_ns, camera_name, tolerance_ns=tolerance_ns)
 
-    def ask(self, request: AskRequest, on_text: OnText | None = None, should_stop: ShouldStop | None = None) -> Answer:
+    def ask(
+        self, request: AskRequest, on_text: OnText | None = None, should_stop: ShouldStop | None = None
+    ) -> Answer:
         """Answer a question about given frames; see `SpatialModel.ask`."""
         return self.model.ask(request, on_text, should_stop)
 
@@ -124,6 +126,8 @@ class SpatialPipeline:
             SpatialError: NO_REWARD_TASK, or as `set_reward_task`.
         """
         if self._annotator is None:
-            raise SpatialError(ErrorCode.NO_REWARD_TASK, "there is no reward task whose reference could be reset")
+            raise SpatialError(
+                ErrorCode.NO_REWARD_TASK, "there is no reward task whose reference could be reset"
+            )
         task = self._annotator.task
         return self.set_reward_task(replace(task, reference_stamp_ns=stamp_ns))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="the training tests need the 'training' extra (torch, transformers)")
+torch = pytest.importorskip(
+    "torch", reason="the training tests need the 'training' extra (torch, transformers)"
+)
 
 from spatial_mllm_training.data.tokenizer import build_tokenizer  # noqa: E402
 from spatial_mllm_training.model.build import build_model  # noqa: E402
@@ -16,7 +18,7 @@ def tokenizer():
     return build_tokenizer()
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_model(tokenizer):
     """A micro Qwen2.5-VL with nonzero additions, so that they show."""
     torch.manual_seed(0)

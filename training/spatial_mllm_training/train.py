@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from spatial_mllm_training.data.tokenizer import build_tokenizer
 from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
-from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD
+from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, use_linear_patch_embed
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 
@@ -43,14 +44,19 @@ def scene_files(folder: Path, *, held_out: bool) -> list[Path]:
 class Pairs(IterableDataset[PairSample]):
     """An endless stream of samples; each worker has its own seed."""
 
-    def __init__(self, builder: PairBuilder, seed: int) -> None:
+    REFRESH_EVERY = 2000
+
+    def __init__(self, builder: PairBuilder, folder: Path, seed: int) -> None:
         self.builder = builder
+        self.folder = folder
         self.seed = seed
 
     def __iter__(self) -> Any:
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
-        while True:
+        for count in itertools.count(1):
+            if count % self.REFRESH_EVERY == 0:
+                self.builder.add_scenes(scene_files(self.folder, held_out=False))
             yield self.builder.sample(rng)
 
 
@@ -111,7 +117,9 @@ def forward(model: CameraAwareVLM, batch: dict[str, Tensor], grid: tuple[int, in
 
 
 @torch.no_grad()
-def validate(model: CameraAwareVLM, batches: list[dict[str, Tensor]], grid: tuple[int, int]) -> dict[str, float]:
+def validate(
+    model: CameraAwareVLM, batches: list[dict[str, Tensor]], grid: tuple[int, int]
+) -> dict[str, float]:
     """Figures on held-out scenes: depth AbsRel and delta1, answer loss and token accuracy."""
     model.eval()
     sums: dict[str, list[float]] = {"abs_rel": [], "delta1": [], "answer_loss": [], "token_accuracy": []}
@@ -153,6 +161,7 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
     tokenizer.save(str(out / "tokenizer.json"))
     pad_id = tokenizer.token_to_id("<|pad|>")
     model = build_model(config.model, tokenizer)
+    use_linear_patch_embed(model.hf)
     model.depth_head.to(memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in model.state_dict().items() if v.is_floating_point()}
     decay = [p for p in model.parameters() if p.ndim >= 2]
@@ -173,9 +182,13 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
     train_files = scene_files(scenes, held_out=False)
     held_out = scene_files(scenes, held_out=True)
     if not train_files or not held_out:
-        raise SystemExit(f"{scenes} holds {len(train_files)} training and {len(held_out)} held-out scenes; run make_scenes first")
+        raise SystemExit(
+            f"{scenes} holds {len(train_files)} training and {len(held_out)} held-out scenes; run make_scenes first"
+        )
     grid = config.data.grid
-    fixed = PairBuilder(held_out, tokenizer, dataclasses.replace(config.data, camera_dropout=0.0), augment=False)
+    fixed = PairBuilder(
+        held_out, tokenizer, dataclasses.replace(config.data, camera_dropout=0.0), augment=False
+    )
     rng = np.random.default_rng(1)
     val_batches = [collate([fixed.sample(rng) for _ in range(8)], pad_id) for _ in range(8)]
     parameters = sum(p.numel() for p in model.parameters())
@@ -183,7 +196,7 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
 
     builder = PairBuilder(train_files, tokenizer, config.data)
     loader = DataLoader(
-        Pairs(builder, config.seed + 1000 * (step + 1)),
+        Pairs(builder, scenes, config.seed + 1000 * (step + 1)),
         batch_size=config.batch,
         num_workers=1,
         collate_fn=lambda s: collate(s, pad_id),
@@ -206,7 +219,9 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
             loss = config.depth_weight * result["depth_loss"] + config.text_weight * result["answer_loss"]
             if not torch.isfinite(loss):
                 torch.save(batch, out / "bad_batch.pt")
-                raise SystemExit(f"loss is {float(loss)} at step {step}; the batch is in {out / 'bad_batch.pt'}")
+                raise SystemExit(
+                    f"loss is {float(loss)} at step {step}; the batch is in {out / 'bad_batch.pt'}"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -222,14 +237,22 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
                 d, a = np.mean(running, axis=0)
                 running.clear()
                 rate = step * config.batch / elapsed_s
-                print(f"{elapsed_s / 60:6.1f} min  step {step}  depth {d:.3f}  answer {a:.3f}  {rate:.1f} pairs/s", flush=True)
-                metrics.write(json.dumps({"minutes": elapsed_s / 60, "step": step, "depth_loss": d, "answer_loss": a}) + "\n")
+                print(
+                    f"{elapsed_s / 60:6.1f} min  step {step}  depth {d:.3f}  answer {a:.3f}  {rate:.1f} pairs/s",
+                    flush=True,
+                )
+                metrics.write(
+                    json.dumps({"minutes": elapsed_s / 60, "step": step, "depth_loss": d, "answer_loss": a})
+                    + "\n"
+                )
                 metrics.flush()
             if elapsed_s - last_val > config.validate_minutes * 60:
                 last_val = elapsed_s
                 figures = validate(model, val_batches, grid)
                 print("   held-out " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
-                metrics.write(json.dumps({"minutes": elapsed_s / 60, "step": step, "held_out": figures}) + "\n")
+                metrics.write(
+                    json.dumps({"minutes": elapsed_s / 60, "step": step, "held_out": figures}) + "\n"
+                )
                 metrics.flush()
             if elapsed_s - last_save > config.checkpoint_minutes * 60:
                 last_save = elapsed_s
@@ -238,11 +261,17 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
     model.load_state_dict({**model.state_dict(), **average})
     figures = validate(model, val_batches, grid)
     print("final (averaged weights) " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
-    (out / "final.json").write_text(json.dumps({"step": step, "minutes": elapsed_s / 60, "held_out": figures}, indent=2))
+    (out / "final.json").write_text(
+        json.dumps({"step": step, "minutes": elapsed_s / 60, "held_out": figures}, indent=2)
+    )
 
 
 def _state(
-    model: CameraAwareVLM, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int, elapsed_s: float
+    model: CameraAwareVLM,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    step: int,
+    elapsed_s: float,
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
@@ -254,7 +283,9 @@ def _state(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny_cpu")
     parser.add_argument("--scenes", type=Path, required=True, help="folder written by make_scenes")
     parser.add_argument("--out", type=Path, required=True, help="run folder; an existing run is resumed")

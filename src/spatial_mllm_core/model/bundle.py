@@ -75,7 +75,12 @@ class Manifest:
                 "version": self.version,
                 "family": self.family,
                 "precision": self.precision,
-                "input": {"width": self.width, "height": self.height, "grid_w": self.grid_w, "grid_h": self.grid_h},
+                "input": {
+                    "width": self.width,
+                    "height": self.height,
+                    "grid_w": self.grid_w,
+                    "grid_h": self.grid_h,
+                },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
                 "decoder": {
                     "hidden": self.hidden,
@@ -106,7 +111,9 @@ class Manifest:
         try:
             raw = json.loads(text)
             if raw["format_version"] != FORMAT_VERSION:
-                raise ValueError(f"format_version is {raw['format_version']}, this software reads {FORMAT_VERSION}")
+                raise ValueError(
+                    f"format_version is {raw['format_version']}, this software reads {FORMAT_VERSION}"
+                )
             files = {str(k): (str(v["sha256"]), int(v["bytes"])) for k, v in raw["files"].items()}
             decoder = raw["decoder"]
             manifest = Manifest(
@@ -132,7 +139,14 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             what = f"'{fault.args[0]}' is missing" if isinstance(fault, KeyError) else str(fault)
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} is not a bundle manifest: {what}") from None
-        sizes = (manifest.width, manifest.height, manifest.grid_w, manifest.grid_h, manifest.hidden, manifest.layers)
+        sizes = (
+            manifest.width,
+            manifest.height,
+            manifest.grid_w,
+            manifest.grid_h,
+            manifest.hidden,
+            manifest.layers,
+        )
         if min(sizes) < 1 or max(manifest.width, manifest.height) > 8192:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has sizes out of range: {sizes}")
         missing = [f for f in REQUIRED_FILES if f not in files]
@@ -140,7 +154,9 @@ class Manifest:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} lists no {', '.join(missing)}")
         for name in files:
             if Path(name).name != name or name in ("", ".", ".."):
-                raise SpatialError(ErrorCode.UNSAFE_MODEL_FILE, f"{where} names '{name}', which leaves its folder")
+                raise SpatialError(
+                    ErrorCode.UNSAFE_MODEL_FILE, f"{where} names '{name}', which leaves its folder"
+                )
             if Path(name).suffix not in _ALLOWED_SUFFIXES:
                 raise SpatialError(
                     ErrorCode.UNSAFE_MODEL_FILE,
@@ -217,7 +233,9 @@ def find_bundle(name: str = "") -> Path:
     if (Path(wanted) / MANIFEST).is_file() or os.sep in wanted:
         return Path(wanted)
     roots = [Path.cwd(), *Path.cwd().parents, *Path(__file__).resolve().parents]
-    roots += [Path(p) / "share" / "spatial_mllm" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
+    roots += [
+        Path(p) / "share" / "spatial_mllm" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p
+    ]
     for root in roots:
         candidate = root / "models" / wanted
         if (candidate / MANIFEST).is_file():

@@ -40,7 +40,9 @@ class Engine(Protocol):
     def vision(self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool) -> Float32:
         """(N, D) visual tokens of an (H, W, 3) image of the bundle's size and (N, 4) rays."""
 
-    def decode(self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None) -> DecoderOutput:
+    def decode(
+        self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None
+    ) -> DecoderOutput:
         """Extend `cache` by (S, D) embeddings at (3, S) positions, causally."""
 
     def lift(self, taps: Float32) -> tuple[Float32, Float32]:

@@ -31,7 +31,8 @@ class OrtEngine:
     def __init__(self, bundle: Bundle, *, backend: str = "cpu", threads: int | None = None) -> None:
         if backend not in PROVIDERS:
             raise SpatialError(
-                ErrorCode.BACKEND_UNAVAILABLE, f"backend '{backend}' is unknown; there are {', '.join(PROVIDERS)}"
+                ErrorCode.BACKEND_UNAVAILABLE,
+                f"backend '{backend}' is unknown; there are {', '.join(PROVIDERS)}",
             )
         wanted = PROVIDERS[backend]
         if wanted[0] not in ort.get_available_providers():
@@ -47,7 +48,9 @@ class OrtEngine:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._vision = _session(bundle.path("vision.onnx"), options, wanted, _vision_signature(self.manifest))
-        self._decoder = _session(bundle.path("decoder.onnx"), options, wanted, _decoder_signature(self.manifest))
+        self._decoder = _session(
+            bundle.path("decoder.onnx"), options, wanted, _decoder_signature(self.manifest)
+        )
         self._lift = _session(bundle.path("lift.onnx"), options, wanted, _lift_signature(self.manifest))
         m = self.manifest
         self._empty = [np.zeros((1, m.kv_heads, 0, m.head_dim), np.float32) for _ in range(2 * m.layers)]
@@ -60,7 +63,9 @@ class OrtEngine:
         )
         return np.asarray(tokens[0], np.float32)
 
-    def decode(self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None) -> DecoderOutput:
+    def decode(
+        self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None
+    ) -> DecoderOutput:
         past = self._empty if cache is None else cache.handle
         feeds: dict[str, Any] = dict(zip(self._past_names, past, strict=True))
         feeds["embeddings"] = embeddings[None]
@@ -80,7 +85,9 @@ def _vision_signature(m: Manifest) -> dict[str, tuple[Any, ...]]:
 
 def _decoder_signature(m: Manifest) -> dict[str, tuple[Any, ...]]:
     past = {
-        f"past_{kind}_{i}": (1, m.kv_heads, None, m.head_dim) for i in range(m.layers) for kind in ("key", "value")
+        f"past_{kind}_{i}": (1, m.kv_heads, None, m.head_dim)
+        for i in range(m.layers)
+        for kind in ("key", "value")
     }
     return {"embeddings": (1, None, m.hidden), "positions": (3, 1, None), **past}
 
@@ -95,7 +102,9 @@ def _session(
     try:
         session = ort.InferenceSession(str(path), options, providers=list(providers))
     except Exception as fault:  # onnxruntime raises its own classes, which differ between versions
-        raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"ONNX Runtime cannot load {path.name}: {fault}") from None
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE, f"ONNX Runtime cannot load {path.name}: {fault}"
+        ) from None
     found = {i.name: tuple(i.shape) for i in session.get_inputs()}
     for name, expected in signature.items():
         if name not in found:

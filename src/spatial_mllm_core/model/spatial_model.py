@@ -76,7 +76,9 @@ class SpatialModel:
         self._stop_id = self.manifest.special_ids["stop"]
         self._image_id = self.manifest.special_ids["image"]
         # the frames stand beside their prefix so that an id() in the key cannot be reused while it is known
-        self._prefixes: OrderedDict[tuple[tuple[int, int, int], ...], tuple[tuple[Frame, ...], Prefix]] = OrderedDict()
+        self._prefixes: OrderedDict[tuple[tuple[int, int, int], ...], tuple[tuple[Frame, ...], Prefix]] = (
+            OrderedDict()
+        )
 
     @classmethod
     def load(cls, path: str | Path = "", *, backend: str = "cpu", threads: int | None = None) -> SpatialModel:
@@ -107,7 +109,9 @@ class SpatialModel:
         prefix = self._prefix((frame,))
         depth_m, confidence = self.engine.lift(prefix.taps)
         if not np.isfinite(depth_m).all() or not (depth_m > 0).all():
-            raise SpatialError(ErrorCode.INVALID_OUTPUT, "the depth map has values that are not finite and positive")
+            raise SpatialError(
+                ErrorCode.INVALID_OUTPUT, "the depth map has values that are not finite and positive"
+            )
         size = (frame.width, frame.height)
         return Perception(
             np.asarray(cv2.resize(depth_m, size, interpolation=cv2.INTER_LINEAR), np.float32),
@@ -134,7 +138,9 @@ class SpatialModel:
         start = 0 if before is None else before.next_position
         image_start = start + len(head)
         tail_start = position_after_visual(m.grid_h, m.grid_w, image_start)
-        embeddings = np.concatenate([self._embedding[head], self._visual_tokens(frame), self._embedding[tail]])
+        embeddings = np.concatenate(
+            [self._embedding[head], self._visual_tokens(frame), self._embedding[tail]]
+        )
         positions = np.concatenate(
             [
                 text_positions(len(head), start),
@@ -211,9 +217,15 @@ class SpatialModel:
         if not request.frames:
             raise SpatialError(ErrorCode.WRONG_FRAME_COUNT, "the question speaks of no frame")
         if request.max_new_tokens < 1:
-            raise SpatialError(ErrorCode.BAD_NUMBER, f"max_new_tokens must be at least 1, got {request.max_new_tokens}")
-        if request.deadline_s is not None and not (np.isfinite(request.deadline_s) and request.deadline_s > 0):
-            raise SpatialError(ErrorCode.BAD_NUMBER, f"deadline_s must be finite and positive, got {request.deadline_s}")
+            raise SpatialError(
+                ErrorCode.BAD_NUMBER, f"max_new_tokens must be at least 1, got {request.max_new_tokens}"
+            )
+        if request.deadline_s is not None and not (
+            np.isfinite(request.deadline_s) and request.deadline_s > 0
+        ):
+            raise SpatialError(
+                ErrorCode.BAD_NUMBER, f"deadline_s must be finite and positive, got {request.deadline_s}"
+            )
         if not request.task:
             return self._free_question(request), None
         task = tasks.get(request.task)
@@ -223,7 +235,9 @@ class SpatialModel:
                 f"{task.name} speaks of {task.frame_count} frame(s), {len(request.frames)} given",
             )
         if len({(f.camera_name, f.stamp_ns) for f in request.frames}) != len(request.frames):
-            raise SpatialError(ErrorCode.SAME_FRAME_TWICE, f"{task.name} needs different frames, one was named twice")
+            raise SpatialError(
+                ErrorCode.SAME_FRAME_TWICE, f"{task.name} needs different frames, one was named twice"
+            )
         for frame in request.frames:
             frame.require_camera()
         first = request.frames[0]
@@ -275,7 +289,9 @@ class SpatialModel:
             if should_stop is not None and should_stop():
                 raise SpatialError(ErrorCode.CANCELED, f"canceled after {len(answer)} tokens")
             if deadline is not None and time.monotonic() > deadline:
-                raise SpatialError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed after {len(answer)} tokens")
+                raise SpatialError(
+                    ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed after {len(answer)} tokens"
+                )
             out = self._decode(embeddings, text_positions(len(embeddings), position), cache)
             position, cache = position + len(embeddings), out.cache
             token = int(out.logits.argmax())
@@ -289,7 +305,9 @@ class SpatialModel:
             embeddings = self._embedding[[token]]
         return self._tokenizer.decode(answer).strip(), float(np.mean(probabilities))
 
-    def _decode(self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None) -> DecoderOutput:
+    def _decode(
+        self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None
+    ) -> DecoderOutput:
         out = self.engine.decode(embeddings, positions, cache)
         if not np.isfinite(out.logits).all():
             raise SpatialError(ErrorCode.INVALID_OUTPUT, "the decoder's output is not finite")

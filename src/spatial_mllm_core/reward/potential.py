@@ -28,12 +28,16 @@ def check_task(task: RewardTask) -> None:
     if not 0.0 < task.gamma <= 1.0:
         raise SpatialError(ErrorCode.BAD_NUMBER, f"gamma must be in (0, 1], got {task.gamma:g}")
     if task.tolerance_m < 0.0:
-        raise SpatialError(ErrorCode.BAD_NUMBER, f"tolerance_m must not be negative, got {task.tolerance_m:g}")
+        raise SpatialError(
+            ErrorCode.BAD_NUMBER, f"tolerance_m must not be negative, got {task.tolerance_m:g}"
+        )
     if task.goal is RewardGoal.MOVE_TO:
         if np.linalg.norm(task.target_m) == 0.0:
             raise SpatialError(ErrorCode.BAD_NUMBER, "move_to needs a target_m other than zero")
     elif task.distance_m <= 0.0:
-        raise SpatialError(ErrorCode.BAD_NUMBER, f"{task.goal.value} needs a positive distance_m, got {task.distance_m:g}")
+        raise SpatialError(
+            ErrorCode.BAD_NUMBER, f"{task.goal.value} needs a positive distance_m, got {task.distance_m:g}"
+        )
     if task.goal is RewardGoal.MOVE_ALONG and np.linalg.norm(task.direction) == 0.0:
         raise SpatialError(ErrorCode.BAD_NUMBER, "move_along needs a direction other than zero")
 

@@ -16,7 +16,9 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 COORDINATE_SCALE = 1000
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_LENGTH = re.compile(rf"({_NUMBER})\s*(mm|millimet(?:er|re)s?|cm|centimet(?:er|re)s?|m|met(?:er|re)s?)?\b", re.I)
+_LENGTH = re.compile(
+    rf"({_NUMBER})\s*(mm|millimet(?:er|re)s?|cm|centimet(?:er|re)s?|m|met(?:er|re)s?)?\b", re.I
+)
 _BRACKET = re.compile(r"\[([^\[\]]*)\]")
 _METRES_PER_UNIT = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 

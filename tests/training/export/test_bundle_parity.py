@@ -20,7 +20,7 @@ GRID_H, GRID_W = 9, 12
 HEIGHT, WIDTH = GRID_H * 16, GRID_W * 16
 
 
-@pytest.fixture()
+@pytest.fixture
 def bundle(small_model, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_files, "store_half", lambda path: None)
     folder = tmp_path / "mini"
@@ -35,7 +35,8 @@ def frames(count):
     rng = np.random.default_rng(1)
     camera = CameraModel.from_fov(WIDTH, HEIGHT, hfov_rad=1.2)
     return tuple(
-        Frame(i + 1, "optical", rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8), camera) for i in range(count)
+        Frame(i + 1, "optical", rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8), camera)
+        for i in range(count)
     )
 
 
@@ -56,13 +57,21 @@ def stock_forward(model, tokenizer, views, question, *, answer_tokens):
         "image_grid_thw": torch.tensor([[1, GRID_H * 2, GRID_W * 2]] * len(views)),
     }
     rays = torch.cat(
-        [torch.from_numpy(np.asarray(v.camera.token_rays(GRID_W, GRID_H), np.float32)).reshape(1, -1, 4) for v in views], 1
+        [
+            torch.from_numpy(np.asarray(v.camera.token_rays(GRID_W, GRID_H), np.float32)).reshape(1, -1, 4)
+            for v in views
+        ],
+        1,
     )
     with model.camera(mask, rays, torch.tensor([True])):
         full = model.hf(input_ids=ids, mm_token_type_ids=mask.int(), output_hidden_states=True, **vision)
     with model.camera(mask, rays, torch.tensor([True])):
         out = model.hf.generate(
-            input_ids=ids, mm_token_type_ids=mask.int(), max_new_tokens=answer_tokens, do_sample=False, **vision
+            input_ids=ids,
+            mm_token_type_ids=mask.int(),
+            max_new_tokens=answer_tokens,
+            do_sample=False,
+            **vision,
         )
     last = mask.nonzero()[-GRID_H * GRID_W :, 1]
     taps = [full.hidden_states[i][:, last] for i in model.tap_layers]

@@ -104,7 +104,9 @@ def test_patchify_equals_the_stock_image_processor(small_model):
     processing = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (GRID_H * 16, GRID_W * 16, 3), dtype=np.uint8)
-    processor = processing.Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, min_pixels=1, max_pixels=10**7)
+    processor = processing.Qwen2VLImageProcessorPil(
+        patch_size=8, merge_size=2, min_pixels=1, max_pixels=10**7
+    )
     expected = processor(images=[image], return_tensors="pt")["pixel_values"]
     from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD
 

@@ -27,7 +27,11 @@ def map_npz(path: Path) -> dict[str, np.ndarray]:
             name_bytes, extra_bytes = struct.unpack("<HH", header[26:30])
             raw.seek(info.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
             version = np.lib.format.read_magic(raw)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, fortran, dtype = read_header(raw)
             key = info.filename[: -len(".npy")]
             if dtype.hasobject:

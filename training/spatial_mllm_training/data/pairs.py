@@ -92,8 +92,11 @@ class Question:
 class PairBuilder:
     """Build samples from scene files written by `make_scenes`."""
 
-    def __init__(self, scenes: list[Path], tokenizer: Tokenizer, config: PairConfig, *, augment: bool = True) -> None:
-        self.scenes = [map_npz(p) for p in scenes]
+    def __init__(
+        self, scenes: list[Path], tokenizer: Tokenizer, config: PairConfig, *, augment: bool = True
+    ) -> None:
+        self.scenes: dict[Path, dict[str, np.ndarray]] = {}
+        self.add_scenes(scenes)
         self.tokenizer = tokenizer
         self.config = config
         self.augment = augment
@@ -101,13 +104,20 @@ class PairBuilder:
         self.image_id = tokenizer.token_to_id("<|image_pad|>")
         self._text_ids: dict[str, list[int]] = {}
 
+    def add_scenes(self, scenes: list[Path]) -> None:
+        """Map scenes that are not known yet (a running `make_scenes` may add some)."""
+        for path in scenes:
+            if path not in self.scenes:
+                self.scenes[path] = map_npz(path)
+        self._order = sorted(self.scenes)
+
     def encode(self, words: str) -> list[int]:
         return self.tokenizer.encode(words, add_special_tokens=False).ids
 
     def sample(self, rng: np.random.Generator) -> PairSample:
         """One random sample."""
         cfg = self.config
-        scene = self.scenes[int(rng.integers(len(self.scenes)))]
+        scene = self.scenes[self._order[int(rng.integers(len(self._order)))]]
         times, cameras, source_h, source_w = scene["depth_mm"].shape
         t1, c1 = int(rng.integers(times)), int(rng.integers(cameras))
         still = rng.random() < cfg.still_camera
@@ -133,7 +143,10 @@ class PairBuilder:
         cells = cfg.depth_cells_per_token
         depth_m = np.stack(
             [
-                crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells).astype(np.float32) / 1e3
+                crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells).astype(
+                    np.float32
+                )
+                / 1e3
                 for t, c in ((t1, c1), (t2, c2))
             ]
         )
@@ -151,7 +164,9 @@ class PairBuilder:
 
     # -- questions --------------------------------------------------------------------------------
 
-    def _pick(self, rng: np.random.Generator, mask: NDArray[np.bool_], count: int, crop: Crop) -> NDArray[np.int64]:
+    def _pick(
+        self, rng: np.random.Generator, mask: NDArray[np.bool_], count: int, crop: Crop
+    ) -> NDArray[np.int64]:
         """(count, 2) source pixels (u, v) inside the crop where `mask` holds; fewer when there are none."""
         window = mask[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
         flat = np.flatnonzero(window)
@@ -164,7 +179,10 @@ class PairBuilder:
     def _coordinates(self, pixels: NDArray[np.int64], crop: Crop) -> list[tuple[int, int]]:
         cfg = self.config
         u, v = crop.to_output(pixels[:, 0], pixels[:, 1], cfg.width, cfg.height)
-        return [pixel_to_coordinate((float(a), float(b)), cfg.width, cfg.height) for a, b in zip(u, v, strict=True)]
+        return [
+            pixel_to_coordinate((float(a), float(b)), cfg.width, cfg.height)
+            for a, b in zip(u, v, strict=True)
+        ]
 
     def _single_questions(
         self, rng: np.random.Generator, scene: dict[str, np.ndarray], t: int, c: int, crop: Crop
@@ -174,7 +192,10 @@ class PairBuilder:
         bodies = valid & (np.asarray(scene["body_id"][t, c]) > 0)
         count = self.config.single_questions
         pixels = np.concatenate(
-            [self._pick(rng, valid, count, crop), self._pick(rng, bodies if bodies.any() else valid, count, crop)]
+            [
+                self._pick(rng, valid, count, crop),
+                self._pick(rng, bodies if bodies.any() else valid, count, crop),
+            ]
         )
         if len(pixels) == 0:
             return []
@@ -189,7 +210,9 @@ class PairBuilder:
                 if abs(np.log(depths_m[i] / depths_m[i + count])) > 0.03:
                     questions.append(Question(depth.DEPTH_COMPARISON, pair, truth))
                     continue
-            questions.append(Question(depth.DEPTH_VALUE, (coordinates[i],), depth.depth_truth(float(depths_m[i]))))
+            questions.append(
+                Question(depth.DEPTH_VALUE, (coordinates[i],), depth.depth_truth(float(depths_m[i])))
+            )
         return questions
 
     def _pair_questions(
@@ -255,7 +278,13 @@ class PairBuilder:
         labels: list[int] = []
         sees: list[bool] = []
 
-        def add(tokens: list[int], place: NDArray[np.int64], who: int, second: bool, targets: list[int] | None = None) -> None:
+        def add(
+            tokens: list[int],
+            place: NDArray[np.int64],
+            who: int,
+            second: bool,
+            targets: list[int] | None = None,
+        ) -> None:
             ids.extend(tokens)
             positions.append(place)
             owner.extend([who] * len(tokens))
@@ -278,8 +307,12 @@ class PairBuilder:
             served = rng.random() < self.config.served_template or not self.augment
             q_template = 0 if served else int(rng.integers(len(question.task.questions)))
             a_template = 0 if served else int(rng.integers(len(question.task.answers)))
-            asked = self.encode(question.task.question(question.points, template=q_template) + self.prompt.question_suffix)
-            answer = self.encode(question.task.answer_text(question.truth, template=a_template) + self.prompt.stop)
+            asked = self.encode(
+                question.task.question(question.points, template=q_template) + self.prompt.question_suffix
+            )
+            answer = self.encode(
+                question.task.answer_text(question.truth, template=a_template) + self.prompt.stop
+            )
             tokens = asked + answer[:-1]
             targets = [IGNORE] * (len(asked) - 1) + answer
             add(tokens, text_positions(len(tokens), starts[int(second)]), 2 + number, second, targets)

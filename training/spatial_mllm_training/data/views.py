@@ -39,12 +39,18 @@ class Crop:
     def image(self, source: NDArray[np.uint8], out_width: int, out_height: int) -> NDArray[np.uint8]:
         window = np.ascontiguousarray(source[self.y : self.y + self.height, self.x : self.x + self.width])
         shrinks = self.width >= out_width and self.height >= out_height
-        return cv2.resize(window, (out_width, out_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return cv2.resize(
+            window, (out_width, out_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
 
     def nearest(self, source: NDArray, out_width: int, out_height: int) -> NDArray:
         """Nearest source sample of every output pixel centre (depth, ids)."""
-        xs = self.x + np.minimum(((np.arange(out_width) + 0.5) * self.width / out_width).astype(int), self.width - 1)
-        ys = self.y + np.minimum(((np.arange(out_height) + 0.5) * self.height / out_height).astype(int), self.height - 1)
+        xs = self.x + np.minimum(
+            ((np.arange(out_width) + 0.5) * self.width / out_width).astype(int), self.width - 1
+        )
+        ys = self.y + np.minimum(
+            ((np.arange(out_height) + 0.5) * self.height / out_height).astype(int), self.height - 1
+        )
         return source[ys[:, None], xs[None, :]]
 
     def to_output(self, u: NDArray, v: NDArray, out_width: int, out_height: int) -> tuple[NDArray, NDArray]:
@@ -55,7 +61,9 @@ class Crop:
         )
 
 
-def jitter_colour(rng: np.random.Generator, image: NDArray[np.uint8], gains: NDArray[np.float32], gamma: float) -> NDArray[np.uint8]:
+def jitter_colour(
+    rng: np.random.Generator, image: NDArray[np.uint8], gains: NDArray[np.float32], gamma: float
+) -> NDArray[np.uint8]:
     """Per-channel gain, gamma and sensor noise."""
     x = np.power(image.astype(np.float32) / 255.0, gamma) * gains
     x += rng.normal(0.0, 0.012, image.shape).astype(np.float32)

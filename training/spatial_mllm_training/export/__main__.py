@@ -16,9 +16,13 @@ from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path, required=True, help="run folder of `train`")
-    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; replaced when it exists")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="bundle folder to write; replaced when it exists"
+    )
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--metrics", type=Path, help="JSON file of held-out figures for the manifest")
     parser.add_argument("--card", type=Path, help="MODEL_CARD.md to put beside it")
@@ -31,7 +35,15 @@ def main() -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     write_bundle(
-        model, config, tokenizer, part, name=args.out.name, version=args.version, progress=progress, metrics=metrics, card=args.card
+        model,
+        config,
+        tokenizer,
+        part,
+        name=args.out.name,
+        version=args.version,
+        progress=progress,
+        metrics=metrics,
+        card=args.card,
     )
     if args.out.exists():
         shutil.rmtree(args.out)

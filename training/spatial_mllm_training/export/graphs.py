@@ -29,7 +29,11 @@ class VisionGraph(nn.Module):
         self.visual = model.hf.model.visual
         self.ray_embedding = model.ray_embedding
         vision = model.hf.config.vision_config
-        self.patch, self.merge, self.temporal = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        self.patch, self.merge, self.temporal = (
+            vision.patch_size,
+            vision.spatial_merge_size,
+            vision.temporal_patch_size,
+        )
         self.heads = vision.num_heads
         thw = torch.tensor([[1, height // self.patch, width // self.patch]])
         unit = self.merge**2
@@ -45,9 +49,13 @@ class VisionGraph(nn.Module):
         self.register_buffer("restore", torch.argsort(window_index), persistent=False)
         self.register_buffer("cos", cos[order].float(), persistent=False)
         self.register_buffer("sin", sin[order].float(), persistent=False)
-        self.register_buffer("window_mask", (segments[:, None] == segments[None, :])[None, None], persistent=False)
+        self.register_buffer(
+            "window_mask", (segments[:, None] == segments[None, :])[None, None], persistent=False
+        )
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255.0, persistent=False)
-        self.register_buffer("scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False)
+        self.register_buffer(
+            "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
+        )
 
     def forward(self, image: Tensor, rays: Tensor, has_camera: Tensor) -> Tensor:
         x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
@@ -79,7 +87,9 @@ class DecoderGraph(nn.Module):
         self.lm_head = model.hf.lm_head
         self.tap_layers = model.tap_layers
 
-    def forward(self, embeddings: Tensor, positions: Tensor, past: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward(
+        self, embeddings: Tensor, positions: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         decoder = self.decoder
         x = embeddings
         cos, sin = decoder.rotary_emb(x, positions)

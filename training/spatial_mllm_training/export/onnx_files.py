@@ -23,7 +23,14 @@ def _export(module: nn.Module, args: tuple, path: Path, **options: object) -> No
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, args, str(path), dynamo=True, opset_version=OPSET, external_data=False, verbose=False, **options
+            module,
+            args,
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+            **options,
         )
 
 
@@ -34,13 +41,19 @@ def export_graphs(model: CameraAwareVLM, folder: Path, *, height: int, width: in
     config = model.decoder_config
     _export(
         VisionGraph(model, height, width),
-        (torch.zeros(1, height, width, 3, dtype=torch.uint8), torch.zeros(1, tokens, 4), torch.tensor([True])),
+        (
+            torch.zeros(1, height, width, 3, dtype=torch.uint8),
+            torch.zeros(1, tokens, 4),
+            torch.tensor([True]),
+        ),
         folder / "vision.onnx",
         input_names=["image", "rays", "has_camera"],
         output_names=["visual_tokens"],
     )
     head_dim = config.hidden_size // config.num_attention_heads
-    past = [torch.zeros(1, config.num_key_value_heads, 7, head_dim) for _ in range(2 * config.num_hidden_layers)]
+    past = [
+        torch.zeros(1, config.num_key_value_heads, 7, head_dim) for _ in range(2 * config.num_hidden_layers)
+    ]
     names = [f"{kind}_{i}" for i in range(config.num_hidden_layers) for kind in ("key", "value")]
     new = torch.export.Dim("new", min=1, max=4096)
     cached = torch.export.Dim("cached", min=0, max=4096)

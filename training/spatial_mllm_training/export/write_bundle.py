@@ -58,7 +58,9 @@ def write_bundle(
         shutil.copyfile(card, folder / "MODEL_CARD.md")
     prompt = PromptFormat()
     grid_h, grid_w = data.grid
-    files = {f.name: (file_sha256(f), f.stat().st_size) for f in sorted(folder.iterdir()) if f.suffix != ".md"}
+    files = {
+        f.name: (file_sha256(f), f.stat().st_size) for f in sorted(folder.iterdir()) if f.suffix != ".md"
+    }
     manifest = Manifest(
         name=name,
         version=version,
@@ -84,7 +86,11 @@ def write_bundle(
         prompt=prompt,
         tasks=tasks.names(),
         files=files,
-        training={"recipe": config.name, "parameters": sum(p.numel() for p in model.parameters()), **progress},
+        training={
+            "recipe": config.name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            **progress,
+        },
         metrics=metrics,
     )
     (folder / MANIFEST).write_text(manifest.to_json() + "\n")

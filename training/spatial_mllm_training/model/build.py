@@ -27,7 +27,11 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
             "num_attention_heads": config.heads,
             "num_key_value_heads": config.kv_heads,
             "max_position_embeddings": 4096,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": section},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": config.rope_theta,
+                "mrope_section": section,
+            },
             "tie_word_embeddings": True,
             "bos_token_id": None,
             "eos_token_id": ids["<|end|>"],
@@ -55,4 +59,6 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
     rows = sinusoid_rows(np.asarray(list(numbers), np.float64), config.hidden, 0.04)
     with torch.no_grad():
         hf.get_input_embeddings().weight[list(numbers.values())] += torch.from_numpy(rows)
-    return CameraAwareVLM(hf, family=config.family, tap_layers=config.tap_layers, head_features=config.head_features)
+    return CameraAwareVLM(
+        hf, family=config.family, tap_layers=config.tap_layers, head_features=config.head_features
+    )

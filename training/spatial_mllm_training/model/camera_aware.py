@@ -30,7 +30,9 @@ class CameraAwareVLM(nn.Module):
             final norm and is not allowed).
     """
 
-    def __init__(self, hf: nn.Module, *, family: str, tap_layers: tuple[int, int, int, int], head_features: int = 64) -> None:
+    def __init__(
+        self, hf: nn.Module, *, family: str, tap_layers: tuple[int, int, int, int], head_features: int = 64
+    ) -> None:
         super().__init__()
         self.hf = hf
         self.family = FAMILIES[family]
@@ -55,12 +57,16 @@ class CameraAwareVLM(nn.Module):
             has_camera_B: bool per row.
         """
 
-        def add_rays(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        def add_rays(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[Any, Any] | None:
             embeds = kwargs.get("inputs_embeds")
             if embeds is None or embeds.shape[1] != image_mask_BS.shape[1]:
                 return None  # a decode step: nothing visual in it
             added = torch.zeros_like(embeds)
-            added[image_mask_BS] = self.ray_embedding(rays_BN4, has_camera_B).reshape(-1, embeds.shape[-1]).to(embeds)
+            added[image_mask_BS] = (
+                self.ray_embedding(rays_BN4, has_camera_B).reshape(-1, embeds.shape[-1]).to(embeds)
+            )
             return args, {**kwargs, "inputs_embeds": embeds + added}
 
         handle = self.family.decoder(self.hf).register_forward_pre_hook(add_rays, with_kwargs=True)
@@ -76,7 +82,9 @@ class CameraAwareVLM(nn.Module):
         tokens = self.family.visual_tokens(self.hf, images_BCHW)
         return tokens + self.ray_embedding(rays_BN4, has_camera_B).to(tokens.dtype)
 
-    def decode(self, embeds_BSD: Tensor, positions_3BS: Tensor, mask_B1SS: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def decode(
+        self, embeds_BSD: Tensor, positions_3BS: Tensor, mask_B1SS: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """(final hidden states, four taps), each (B, S, D), under an explicit boolean mask."""
         result = self.family.decoder(self.hf)(
             inputs_embeds=embeds_BSD,

@@ -43,11 +43,16 @@ class DPTHead(nn.Module):
 
     UPSAMPLING = 8
 
-    def __init__(self, hidden_size: int, *, features: int = 64, projection: int = 128, channels_out: int = 2) -> None:
+    def __init__(
+        self, hidden_size: int, *, features: int = 64, projection: int = 128, channels_out: int = 2
+    ) -> None:
         super().__init__()
         self.projectors = nn.ModuleList(
             nn.Sequential(
-                nn.LayerNorm(hidden_size), nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, projection)
+                nn.LayerNorm(hidden_size),
+                nn.Linear(hidden_size, hidden_size),
+                nn.GELU(),
+                nn.Linear(hidden_size, projection),
             )
             for _ in range(4)
         )
@@ -60,7 +65,11 @@ class DPTHead(nn.Module):
             ]
         )
         self.fusions = nn.ModuleList(Fusion(features) for _ in range(4))
-        self.out = nn.Sequential(nn.Conv2d(features, features // 2, 3, padding=1), nn.ReLU(), nn.Conv2d(features // 2, channels_out, 1))
+        self.out = nn.Sequential(
+            nn.Conv2d(features, features // 2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(features // 2, channels_out, 1),
+        )
 
     def forward(self, taps_BND: list[Tensor], grid_h: int, grid_w: int) -> Tensor:
         """Return (B, channels_out, 8 grid_h, 8 grid_w)."""

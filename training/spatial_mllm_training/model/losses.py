@@ -19,7 +19,9 @@ def depth_loss(log_depth_BHW: Tensor, confidence_BHW: Tensor, truth_m_BHW: Tenso
     target = torch.log(truth_m_BHW.clamp(min=1e-3))
     error = log_depth_BHW - target
     count = valid.sum().clamp(min=1)
-    data = torch.where(valid, confidence_BHW * error.abs() - CONFIDENCE_ALPHA * torch.log(confidence_BHW), 0.0)
+    data = torch.where(
+        valid, confidence_BHW * error.abs() - CONFIDENCE_ALPHA * torch.log(confidence_BHW), 0.0
+    )
     loss = data.sum() / count
     for stride in (1, 2, 4):
         e, v = error[:, ::stride, ::stride], valid[:, ::stride, ::stride]

@@ -19,7 +19,9 @@ class RayEmbedding(nn.Module):
 
     def __init__(self, hidden_size: int, *, frequencies: int = 8, width: int = 256) -> None:
         super().__init__()
-        self.register_buffer("scales", math.pi * 2.0 ** torch.arange(-2, frequencies - 2).float(), persistent=False)
+        self.register_buffer(
+            "scales", math.pi * 2.0 ** torch.arange(-2, frequencies - 2).float(), persistent=False
+        )
         self.mlp = nn.Sequential(
             nn.Linear(4 * (2 * frequencies + 1), width), nn.GELU(), nn.Linear(width, hidden_size)
         )

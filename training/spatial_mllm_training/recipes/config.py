@@ -19,12 +19,12 @@ class ModelConfig:
     heads: int = 4
     kv_heads: int = 2
     mlp: int = 768
-    vision_hidden: int = 192
+    vision_hidden: int = 256
     vision_layers: int = 4
     vision_heads: int = 4
-    vision_mlp: int = 512
-    patch: int = 8
-    merge: int = 2
+    vision_mlp: int = 768
+    patch: int = 16
+    merge: int = 1
     tap_layers: tuple[int, int, int, int] = (2, 3, 4, 5)
     head_features: int = 64
     rope_theta: float = 10_000.0

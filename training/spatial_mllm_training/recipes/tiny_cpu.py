@@ -15,7 +15,18 @@ def smoke() -> TrainConfig:
     return TrainConfig(
         name="smoke",
         model=ModelConfig(
-            hidden=64, layers=6, heads=2, kv_heads=1, mlp=96, vision_hidden=48, vision_layers=2, vision_heads=2, vision_mlp=64, head_features=16
+            hidden=64,
+            layers=6,
+            heads=2,
+            kv_heads=1,
+            mlp=96,
+            vision_hidden=48,
+            vision_layers=2,
+            vision_heads=2,
+            vision_mlp=64,
+            head_features=16,
+            patch=8,
+            merge=2,
         ),
         minutes=0.2,
         batch=2,

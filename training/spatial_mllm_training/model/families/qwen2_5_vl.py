@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 name = "qwen2_5_vl"
 
@@ -23,6 +24,20 @@ def grid(hf: nn.Module, height: int, width: int) -> tuple[int, int]:
     return height // pitch, width // pitch
 
 
+def use_linear_patch_embed(hf: nn.Module) -> None:
+    """Compute the patch embedding as the matrix product that it is.
+
+    Its Conv3d covers one patch exactly; on a CPU the convolution's backward pass costs more than the
+    rest of a small model's step. Weights and results stay the same.
+    """
+    embed = hf.model.visual.patch_embed
+
+    def forward(patches: Tensor) -> Tensor:
+        return functional.linear(patches.to(embed.proj.weight.dtype), embed.proj.weight.flatten(1))
+
+    embed.forward = forward
+
+
 def patchify(images_BCHW: Tensor, *, patch: int, merge: int, temporal: int) -> Tensor:
     """(B * patches, C * temporal * patch * patch) in the processor's order; stills are repeated in time."""
     batch, channels, height, width = images_BCHW.shape
@@ -38,7 +53,10 @@ def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:
     batch, _, height, width = images_BCHW.shape
     grid_h, grid_w = grid(hf, height, width)
     patches = patchify(
-        images_BCHW, patch=vision.patch_size, merge=vision.spatial_merge_size, temporal=vision.temporal_patch_size
+        images_BCHW,
+        patch=vision.patch_size,
+        merge=vision.spatial_merge_size,
+        temporal=vision.temporal_patch_size,
     )
     thw = torch.tensor(
         [[1, height // vision.patch_size, width // vision.patch_size]] * batch, device=images_BCHW.device

@@ -47,7 +47,7 @@ class Taken(Generic[T]):
 
 class _Slot(Generic[T]):
     def __init__(self) -> None:
-        self.latest: T | None = None
+        self.latest: tuple[T] | None = None  # in a tuple, so that None can be an item
         self.put_s = 0.0
         self.waiting = False
         self.last_served = 0
@@ -82,7 +82,7 @@ class Mailbox(Generic[T]):
             slot.received += 1
             replaced = slot.waiting
             slot.dropped += int(replaced)
-            slot.latest, slot.put_s, slot.waiting = item, self._clock_s(), True
+            slot.latest, slot.put_s, slot.waiting = (item,), self._clock_s(), True
             self._ready.notify()
             return replaced
 
@@ -105,7 +105,7 @@ class Mailbox(Generic[T]):
             self._turn += 1
             slot.waiting, slot.last_served = False, self._turn
             slot.served += 1
-            return Taken(name, slot.latest, self._clock_s() - slot.put_s)
+            return Taken(name, slot.latest[0], self._clock_s() - slot.put_s)
 
     def peek_latest(self, max_age_s: float, camera_name: str | None = None) -> T | None:
         """Return the newest item, served or not, if it was put at most `max_age_s` ago.
@@ -121,9 +121,9 @@ class Mailbox(Generic[T]):
                 if camera_name in (None, name) and slot.latest is not None
             ]
             newest = max(slots, key=lambda slot: slot.put_s, default=None)
-            if newest is None or self._clock_s() - newest.put_s > max_age_s:
+            if newest is None or newest.latest is None or self._clock_s() - newest.put_s > max_age_s:
                 return None
-            return newest.latest
+            return newest.latest[0]
 
     def counters(self, camera_name: str | None = None) -> MailboxCounters:
         """Return the totals of one camera, or of all together."""

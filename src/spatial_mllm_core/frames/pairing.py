@@ -76,10 +76,11 @@ class _Waiting(Generic[T]):
 class ImageInfoPairer(Generic[T]):
     """Pairs the images and CameraInfos of one camera; safe to call from any thread.
 
-    An image leaves as soon as its CameraInfo is there. If it is still alone after `patience` more
-    images it leaves with the best CameraInfo known (STATIC) or with none (NONE), so that
-    questions without scale go on. After three such images in a row the pairer stops waiting
-    (a latched or never-stamped CameraInfo) until a matching stamp shows up again.
+    An image leaves as soon as its CameraInfo is there, images in their order of arrival. If it
+    is still alone after `patience` more images it leaves with the best CameraInfo known (STATIC)
+    or with none (NONE), so that questions without scale go on. After three such images in a row
+    the pairer stops waiting (a latched or never-stamped CameraInfo) until a matching stamp shows
+    up again.
 
     Args:
         window_ns: largest difference of stamps within which a CameraInfo belongs to an image; 0
@@ -198,16 +199,23 @@ class ImageInfoPairer(Generic[T]):
     # ---- inside, with the lock held -------------------------------------------------------
 
     def _ready(self) -> tuple[Pair[T], ...]:
-        out = []
-        for waiting in self._in_order():
-            overdue = self._arrivals - waiting.arrival >= self._patience
+        """Give out what is matched or overdue, and everything that came before it.
+
+        CameraInfos of one topic come in order, so one for a later image means that the earlier
+        is lost; waiting on would only turn the images' order around.
+        """
+        waiting = self._in_order()
+        ready = 0
+        for i, image in enumerate(waiting):
+            overdue = self._arrivals - image.arrival >= self._patience
             impatient = self._misses >= self._MISSES_BEFORE_STATIC
-            if self._match(waiting.stamp_ns) is not None or overdue or impatient:
-                out.append(self._give(waiting))
-        while len(self._waiting) > self._capacity:
-            del self._waiting[self._in_order()[0].stamp_ns]
+            if overdue or impatient or self._match(image.stamp_ns) is not None:
+                ready = i + 1
+        out = tuple(self._give(image) for image in waiting[:ready])
+        for image in waiting[ready : max(ready, len(waiting) - self._capacity)]:
+            del self._waiting[image.stamp_ns]
             self._count(dropped=1)
-        return tuple(out)
+        return out
 
     def _in_order(self) -> list[_Waiting[T]]:
         return sorted(self._waiting.values(), key=lambda w: w.arrival)

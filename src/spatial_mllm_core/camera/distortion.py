@@ -23,8 +23,17 @@ COEFFICIENT_COUNTS: dict[str, tuple[int, ...]] = {
     "equidistant": (0, 4),
 }
 
-#: Names under which drivers publish the same models.
-ALIASES: dict[str, str] = {"fisheye": "equidistant", "pinhole": "plumb_bob"}
+#: Names under which drivers (librealsense, image pipelines) publish the same models.
+ALIASES: dict[str, str] = {
+    "Brown Conrady": "plumb_bob",
+    "fisheye": "equidistant",
+    "Kannala Brandt4": "equidistant",
+}
+
+#: Names that are fine as long as all coefficients are zero: no model, or one we do not compute.
+UNDISTORTED_NAMES = frozenset(
+    {"", "none", "None", "pinhole", "Inverse Brown Conrady", "Modified Brown Conrady"}
+)
 
 _CONVERGED = 1e-10  # distance on the z = 1 plane; below 1e-6 px for any focal length under 10^4 px
 _MAX_ITERATIONS = 60
@@ -34,9 +43,10 @@ _HALF_TURN = np.pi
 def checked(model: str, coefficients: Array) -> tuple[str, Array]:
     """Return the canonical model name and coefficients, or raise.
 
-    An empty model name is allowed only without distortion: then it means `plumb_bob` with no
-    coefficients. All-zero coefficients of the two polynomial models are dropped. Four zeros of
-    `equidistant` are kept: they mean the ideal fisheye r = f theta, which is not a pinhole.
+    An empty model name (and the other `UNDISTORTED_NAMES`) is allowed only without distortion:
+    then it means `plumb_bob` with no coefficients. All-zero coefficients of the two polynomial
+    models are dropped. Four zeros of `equidistant` are kept: they mean the ideal fisheye
+    r = f theta, which is not a pinhole.
 
     Raises:
         SpatialError: UNKNOWN_DISTORTION_MODEL, BAD_DISTORTION.
@@ -47,7 +57,7 @@ def checked(model: str, coefficients: Array) -> tuple[str, Array]:
             ErrorCode.BAD_DISTORTION,
             f"the distortion coefficients contain NaN or infinity ({_listed(coefficients)})",
         )
-    if name == "" or model == "pinhole":
+    if name in UNDISTORTED_NAMES:
         if coefficients.any():
             raise SpatialError(
                 ErrorCode.UNKNOWN_DISTORTION_MODEL,

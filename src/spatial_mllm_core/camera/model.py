@@ -360,9 +360,12 @@ class CameraModel:
                 f"depth of {depth_m.shape[1]}x{depth_m.shape[0]} px does not belong to a camera "
                 f"of {self.width}x{self.height} px",
             )
+        z = depth_m.astype(np.float32, copy=False)
+        slope_x, slope_y = _slope_maps(self)
         out = np.empty((self.height, self.width, 3), dtype=np.float32)
-        np.multiply(_ray_map(self), depth_m[..., None], out=out[..., :2], casting="same_kind")
-        out[..., 2] = depth_m
+        np.multiply(slope_x, z, out=out[..., 0])
+        np.multiply(slope_y, z, out=out[..., 1])
+        out[..., 2] = z
         return out
 
     def token_rays(self, grid_w: int, grid_h: int) -> NDArray[np.float32]:
@@ -488,11 +491,12 @@ def _token_rays(model: CameraModel, grid_w: int, grid_h: int) -> NDArray[np.floa
 
 
 @lru_cache(maxsize=4)
-def _ray_map(model: CameraModel) -> NDArray[np.float32]:
-    """(H, W, 2) float32 x/z, y/z of every pixel; kept because inverting a lens per frame is slow."""
+def _slope_maps(model: CameraModel) -> NDArray[np.float32]:
+    """(2, H, W) float32 x/z and y/z of every pixel; kept because inverting a lens per frame is slow."""
     u, v = np.meshgrid(np.arange(model.width), np.arange(model.height))
     pixels = np.stack([u, v], axis=-1).reshape(-1, 2)
-    out = model.rays(pixels)[:, :2].astype(np.float32).reshape(model.height, model.width, 2)
+    slopes = model.rays(pixels)[:, :2].astype(np.float32)
+    out = np.ascontiguousarray(slopes.T).reshape(2, model.height, model.width)
     out.setflags(write=False)
     return out
 

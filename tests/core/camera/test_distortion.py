@@ -153,9 +153,16 @@ def test_b25_unknown_model(model):
     assert len(caught.value.sentence) <= 400
 
 
-def test_b25_coefficients_without_a_model_name():
+def test_b25_librealsenses_names_of_the_same_models():
+    d = np.array([0.1, 0.01, 0.001, 0.002, 0.003])
+    assert distortion.checked("Brown Conrady", d)[0] == "plumb_bob"
+    assert distortion.checked("Kannala Brandt4", d[:4])[0] == "equidistant"
+
+
+@pytest.mark.parametrize("model", ["", "pinhole", "Inverse Brown Conrady"])
+def test_b25_coefficients_without_a_model_that_uses_them(model):
     with pytest.raises(SpatialError) as caught:
-        distortion.checked("", np.array([0.1, 0, 0, 0, 0]))
+        distortion.checked(model, np.array([0.1, 0, 0, 0, 0]))
     assert caught.value.code == ErrorCode.UNKNOWN_DISTORTION_MODEL
 
 
@@ -165,7 +172,10 @@ def test_b25_nan_coefficient():
     assert caught.value.code == ErrorCode.BAD_DISTORTION
 
 
-@pytest.mark.parametrize("model", ["", "plumb_bob", "rational_polynomial", "pinhole"])
+@pytest.mark.parametrize(
+    "model",
+    ["", "plumb_bob", "rational_polynomial", "pinhole", "None", "Brown Conrady", "Inverse Brown Conrady"],
+)
 def test_b25_empty_and_zero_coefficients_mean_no_distortion(model):
     for d in (np.zeros(0), np.zeros(5)):
         _, kept = distortion.checked(model, d)

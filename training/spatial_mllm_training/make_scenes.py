@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from spatial_mllm_core.errors import SpatialError, one_line
 from tqdm import tqdm
 
+from spatial_mllm_core.errors import SpatialError, one_line
 from spatial_mllm_training.scenes.generate import NoViewError, make_scene
 from spatial_mllm_training.scenes.record import SceneRecord, scene_path
 from spatial_mllm_training.scenes.render import choose_gl
@@ -27,12 +27,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog="example: python -m spatial_mllm_training.make_scenes --out data/scenes --seeds 0:1500 --workers 2",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for scene_XXXXXXXX.npz")
-    parser.add_argument("--seeds", type=_seeds, required=True, help="FIRST:LAST (last not included), or one seed")
+    parser.add_argument(
+        "--seeds", type=_seeds, required=True, help="FIRST:LAST (last not included), or one seed"
+    )
     parser.add_argument("--workers", type=_positive, default=1, help="processes (default 1)")
     parser.add_argument("--size", type=_size, default=(256, 192), help="WIDTHxHEIGHT (default 256x192)")
     parser.add_argument("--steps", type=_positive, default=4, help="time steps a scene (default 4)")
     parser.add_argument("--views", type=_positive, default=4, help="cameras a scene (default 4)")
-    parser.add_argument("--supersample", type=_positive, default=2, help="draw colour finer and average (default 2)")
+    parser.add_argument(
+        "--supersample", type=_positive, default=2, help="draw colour finer and average (default 2)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="make scenes anew that are already there")
     return parser.parse_args(argv)
 
@@ -61,8 +65,15 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def write_scene(folder: Path, seed: int, size: tuple[int, int], steps: int, views: int, supersample: int,
-                overwrite: bool = False) -> str:
+def write_scene(
+    folder: Path,
+    seed: int,
+    size: tuple[int, int],
+    steps: int,
+    views: int,
+    supersample: int,
+    overwrite: bool = False,
+) -> str:
     """Make and save one scene; return "made", "kept" or the reason why there is none."""
     path = scene_path(folder, seed)
     if path.exists() and not overwrite:
@@ -73,7 +84,9 @@ def write_scene(folder: Path, seed: int, size: tuple[int, int], steps: int, view
         except SpatialError:
             pass  # half a file: made anew below
     try:
-        make_scene(seed, width=size[0], height=size[1], steps=steps, views=views, supersample=supersample).save(path)
+        make_scene(
+            seed, width=size[0], height=size[1], steps=steps, views=views, supersample=supersample
+        ).save(path)
     except NoViewError as error:
         return one_line(str(error))
     except Exception as error:  # one scene must never stop the others
@@ -109,8 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
     bar.close()
     seconds = time.monotonic() - start
     frames = made * arguments.steps * arguments.views
-    print(f"{made} scenes made, {len(arguments.seeds) - made - len(failures)} kept, {len(failures)} failed; "
-          f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s")
+    print(
+        f"{made} scenes made, {len(arguments.seeds) - made - len(failures)} kept, {len(failures)} failed; "
+        f"{frames} frames in {seconds:.1f} s: {frames / max(seconds, 1e-9):.1f} frames/s"
+    )
     return 1 if failures else 0
 
 

@@ -54,12 +54,19 @@ class BagWriter:
             raise _not_writable(self.path, error) from error
         return self
 
-    def add_topic(self, topic: str, type_name: str) -> None:
-        """Declare a topic; declaring it again with the same type does nothing."""
+    def add_topic(self, topic: str, type_name: str, *, latched: bool = False) -> None:
+        """Declare a topic; declaring it again with the same type does nothing.
+
+        Args:
+            latched: record it as transient local, as /tf_static needs to be replayed.
+        """
         known = self._connections.get(topic)
         if known is None:
             self._connections[topic] = self._open_writer().add_connection(
-                topic, type_name, typestore=message_types.typestore()
+                topic,
+                type_name,
+                typestore=message_types.typestore(),
+                offered_qos_profiles=[_latched_qos()] if latched else [],
             )
         elif known.msgtype != type_name:
             raise ValueError(f"{topic} is already of type {known.msgtype}, not {type_name}")
@@ -107,6 +114,24 @@ class BagWriter:
         if self._staging is not None:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
+
+
+def _latched_qos() -> Any:
+    """Reliable and transient local, no deadlines: what a static transform broadcaster offers."""
+    from rosbags import interfaces as qos
+
+    unlimited = qos.QosTime(9223372036, 854775807)
+    return qos.Qos(
+        history=qos.QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=qos.QosReliability.RELIABLE,
+        durability=qos.QosDurability.TRANSIENT_LOCAL,
+        deadline=unlimited,
+        lifespan=unlimited,
+        liveliness=qos.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=unlimited,
+        avoid_ros_namespace_conventions=False,
+    )
 
 
 def refuse_existing(path: Path) -> None:

@@ -9,8 +9,14 @@ from spatial_mllm_training.scenes.blueprint import Matrix, Vector, pose, rotatio
 Rng = np.random.Generator
 
 
-def pinhole(width: int, height: int, hfov_deg: float, *, aspect: float = 1.0,
-            centre_shift: tuple[float, float] = (0.0, 0.0)) -> Matrix:
+def pinhole(
+    width: int,
+    height: int,
+    hfov_deg: float,
+    *,
+    aspect: float = 1.0,
+    centre_shift: tuple[float, float] = (0.0, 0.0),
+) -> Matrix:
     """Return K (3, 3) of an image; integer pixel coordinates are pixel centres.
 
     Args:
@@ -27,8 +33,13 @@ def random_pinhole(rng: Rng, width: int, height: int) -> Matrix:
     """Return a K: field of view 40..110 degrees, centre up to 8 % off, fy/fx 0.95..1.05."""
     hfov_deg = float(np.exp(rng.uniform(np.log(40.0), np.log(110.0))))
     shift = rng.uniform(-0.08, 0.08, 2)
-    return pinhole(width, height, hfov_deg, aspect=float(rng.uniform(0.95, 1.05)),
-                   centre_shift=(float(shift[0]), float(shift[1])))
+    return pinhole(
+        width,
+        height,
+        hfov_deg,
+        aspect=float(rng.uniform(0.95, 1.05)),
+        centre_shift=(float(shift[0]), float(shift[1])),
+    )
 
 
 def look_at(eye_m: Vector, target_m: Vector, roll_rad: float = 0.0) -> Matrix:

@@ -56,9 +56,17 @@ class Paint:
         return self._keep(np.full(3, self._rng.uniform(0.8, 1.0)), name, repeat, 0.0)
 
     def _keep(self, rgb: np.ndarray, texture: str | None, repeat: float, emission: float) -> str:
-        return self._blueprint.add_material(Material(
-            f"material{len(self._blueprint.materials)}", (float(rgb[0]), float(rgb[1]), float(rgb[2])), texture,
-            repeat, float(self._rng.beta(1, 3)), float(self._rng.uniform(0.05, 0.8)), emission))
+        return self._blueprint.add_material(
+            Material(
+                f"material{len(self._blueprint.materials)}",
+                (float(rgb[0]), float(rgb[1]), float(rgb[2])),
+                texture,
+                repeat,
+                float(self._rng.beta(1, 3)),
+                float(self._rng.uniform(0.05, 0.8)),
+                emission,
+            )
+        )
 
 
 def _u(rng: Rng, low: float, high: float) -> float:
@@ -66,6 +74,7 @@ def _u(rng: Rng, low: float, high: float) -> float:
 
 
 # --- things that stand on tables -------------------------------------------------------------
+
 
 def box(rng: Rng, paint: Paint) -> Body:
     """A carton of one or two parts."""
@@ -80,27 +89,41 @@ def can(rng: Rng, paint: Paint) -> Body:
     """A food or drink can with bright rims."""
     r, h = _u(rng, 0.026, 0.05), _u(rng, 0.03, 0.085)
     rim = paint.grey()
-    return make_body("can", [Shape("cylinder", (r, h), paint.solid()),
-                             Shape("cylinder", (r * 0.96, 0.003), rim, (0, 0, h + 0.002)),
-                             Shape("cylinder", (r * 0.96, 0.003), rim, (0, 0, -h - 0.002))])
+    return make_body(
+        "can",
+        [
+            Shape("cylinder", (r, h), paint.solid()),
+            Shape("cylinder", (r * 0.96, 0.003), rim, (0, 0, h + 0.002)),
+            Shape("cylinder", (r * 0.96, 0.003), rim, (0, 0, -h - 0.002)),
+        ],
+    )
 
 
 def bottle(rng: Rng, paint: Paint) -> Body:
     """A bottle: belly, neck, cap."""
     r, h, n = _u(rng, 0.03, 0.05), _u(rng, 0.05, 0.1), _u(rng, 0.015, 0.04)
-    return make_body("bottle", [Shape("cylinder", (r, h), paint.solid(share=0.5)),
-                                Shape("ellipsoid", (r, r, 0.6 * r), paint.plain(), (0, 0, h)),
-                                Shape("cylinder", (0.35 * r, n), paint.plain(), (0, 0, h + 0.5 * r + n))])
+    return make_body(
+        "bottle",
+        [
+            Shape("cylinder", (r, h), paint.solid(share=0.5)),
+            Shape("ellipsoid", (r, r, 0.6 * r), paint.plain(), (0, 0, h)),
+            Shape("cylinder", (0.35 * r, n), paint.plain(), (0, 0, h + 0.5 * r + n)),
+        ],
+    )
 
 
 def cup(rng: Rng, paint: Paint) -> Body:
     """A mug with a handle."""
     r, h = _u(rng, 0.03, 0.048), _u(rng, 0.035, 0.06)
     skin = paint.solid(share=0.5)
-    return make_body("cup", [Shape("cylinder", (r, h), skin),
-                             Shape("cylinder", (0.88 * r, 0.001), paint.plain(colour(rng, dark=0.05, light=0.4)),
-                                   (0, 0, h)),
-                             Shape("box", (0.35 * r, 0.006, 0.55 * h), skin, (r + 0.25 * r, 0, 0))])
+    return make_body(
+        "cup",
+        [
+            Shape("cylinder", (r, h), skin),
+            Shape("cylinder", (0.88 * r, 0.001), paint.plain(colour(rng, dark=0.05, light=0.4)), (0, 0, h)),
+            Shape("box", (0.35 * r, 0.006, 0.55 * h), skin, (r + 0.25 * r, 0, 0)),
+        ],
+    )
 
 
 def ball(rng: Rng, paint: Paint) -> Body:
@@ -111,9 +134,18 @@ def ball(rng: Rng, paint: Paint) -> Body:
 def book(rng: Rng, paint: Paint) -> Body:
     """A book that lies: two covers around pages."""
     a, b, c = _u(rng, 0.06, 0.13), _u(rng, 0.09, 0.17), _u(rng, 0.007, 0.025)
-    return make_body("book", [Shape("box", (a, b, c), paint.solid()),
-                              Shape("box", (a * 0.985, b * 1.001, c * 0.75), paint.plain(np.array([0.9, 0.88, 0.8])),
-                                    (a * 0.02, 0, 0))])
+    return make_body(
+        "book",
+        [
+            Shape("box", (a, b, c), paint.solid()),
+            Shape(
+                "box",
+                (a * 0.985, b * 1.001, c * 0.75),
+                paint.plain(np.array([0.9, 0.88, 0.8])),
+                (a * 0.02, 0, 0),
+            ),
+        ],
+    )
 
 
 def block(rng: Rng, paint: Paint) -> Body:
@@ -128,57 +160,101 @@ def block(rng: Rng, paint: Paint) -> Body:
 def jar(rng: Rng, paint: Paint) -> Body:
     """A jar with a lid."""
     r, h = _u(rng, 0.025, 0.055), _u(rng, 0.025, 0.07)
-    return make_body("jar", [Shape("cylinder", (r, h), paint.solid()),
-                             Shape("cylinder", (r * 1.06, 0.009), paint.plain(), (0, 0, h + 0.008))])
+    return make_body(
+        "jar",
+        [
+            Shape("cylinder", (r, h), paint.solid()),
+            Shape("cylinder", (r * 1.06, 0.009), paint.plain(), (0, 0, h + 0.008)),
+        ],
+    )
 
 
 def toy_car(rng: Rng, paint: Paint) -> Body:
     """A toy car: body, cabin, axles."""
     a, b, r = _u(rng, 0.04, 0.08), _u(rng, 0.02, 0.035), _u(rng, 0.01, 0.016)
     wheel = paint.plain(np.full(3, 0.1))
-    return make_body("toy car", [
-        Shape("box", (a, b, 0.014), paint.solid(share=0.3), (0, 0, r + 0.008)),
-        Shape("box", (0.5 * a, 0.85 * b, 0.013), paint.plain(), (-0.1 * a, 0, r + 0.034)),
-        Shape("cylinder", (r, 1.05 * b), wheel, (0.6 * a, 0, r), HALF_TURN_X),
-        Shape("cylinder", (r, 1.05 * b), wheel, (-0.6 * a, 0, r), HALF_TURN_X)])
+    return make_body(
+        "toy car",
+        [
+            Shape("box", (a, b, 0.014), paint.solid(share=0.3), (0, 0, r + 0.008)),
+            Shape("box", (0.5 * a, 0.85 * b, 0.013), paint.plain(), (-0.1 * a, 0, r + 0.034)),
+            Shape("cylinder", (r, 1.05 * b), wheel, (0.6 * a, 0, r), HALF_TURN_X),
+            Shape("cylinder", (r, 1.05 * b), wheel, (-0.6 * a, 0, r), HALF_TURN_X),
+        ],
+    )
 
 
 def fruit(rng: Rng, paint: Paint) -> Body:
     """An apple-like fruit with a stalk."""
     r = _u(rng, 0.025, 0.045)
-    return make_body("fruit", [Shape("ellipsoid", (r, r, 0.9 * r), paint.solid(CLOTH_STYLES[:2], 0.7)),
-                               Shape("capsule", (0.003, 0.008), paint.wood(), (0, 0, 0.95 * r))])
+    return make_body(
+        "fruit",
+        [
+            Shape("ellipsoid", (r, r, 0.9 * r), paint.solid(CLOTH_STYLES[:2], 0.7)),
+            Shape("capsule", (0.003, 0.008), paint.wood(), (0, 0, 0.95 * r)),
+        ],
+    )
 
 
 def tin_stack(rng: Rng, paint: Paint) -> Body:
     """Two discs of different width, as a stack or a spool."""
     r, h = _u(rng, 0.03, 0.07), _u(rng, 0.012, 0.03)
-    return make_body("stack", [Shape("cylinder", (r, h), paint.solid()),
-                               Shape("cylinder", (r * _u(rng, 0.5, 0.9), h), paint.solid(), (0, 0, 2 * h))])
+    return make_body(
+        "stack",
+        [
+            Shape("cylinder", (r, h), paint.solid()),
+            Shape("cylinder", (r * _u(rng, 0.5, 0.9), h), paint.solid(), (0, 0, 2 * h)),
+        ],
+    )
 
 
 def hammer(rng: Rng, paint: Paint) -> Body:
     """A hammer that lies on its side."""
     length, r = _u(rng, 0.08, 0.14), _u(rng, 0.009, 0.014)
-    return make_body("hammer", [Shape("capsule", (r, length), paint.wood(), (0, 0, 0), HALF_TURN_Y),
-                                Shape("box", (0.015, 0.045, 0.015), paint.grey(), (length, 0, 0))])
+    return make_body(
+        "hammer",
+        [
+            Shape("capsule", (r, length), paint.wood(), (0, 0, 0), HALF_TURN_Y),
+            Shape("box", (0.015, 0.045, 0.015), paint.grey(), (length, 0, 0)),
+        ],
+    )
 
 
 def bowl(rng: Rng, paint: Paint) -> Body:
     """A bowl with something in it."""
     r = _u(rng, 0.05, 0.09)
-    return make_body("bowl", [Shape("cylinder", (0.5 * r, 0.004), paint.plain()),
-                              Shape("ellipsoid", (r, r, 0.45 * r), paint.solid(), (0, 0, 0.42 * r)),
-                              Shape("cylinder", (r * 1.02, 0.006), paint.plain(), (0, 0, 0.5 * r))])
+    return make_body(
+        "bowl",
+        [
+            Shape("cylinder", (0.5 * r, 0.004), paint.plain()),
+            Shape("ellipsoid", (r, r, 0.45 * r), paint.solid(), (0, 0, 0.42 * r)),
+            Shape("cylinder", (r * 1.02, 0.006), paint.plain(), (0, 0, 0.5 * r)),
+        ],
+    )
 
 
 TABLE_THINGS: tuple[Callable[[Rng, Paint], Body], ...] = (
-    box, box, can, can, bottle, cup, ball, book, block, jar, toy_car, fruit, tin_stack, hammer, bowl,
+    box,
+    box,
+    can,
+    can,
+    bottle,
+    cup,
+    ball,
+    book,
+    block,
+    jar,
+    toy_car,
+    fruit,
+    tin_stack,
+    hammer,
+    bowl,
 )
 PUSHABLE: tuple[Callable[[Rng, Paint], Body], ...] = (box, box, can, bottle, cup, block, jar, toy_car, book)
 
 
 # --- furniture -------------------------------------------------------------------------------
+
 
 def table(rng: Rng, paint: Paint) -> Body:
     """A table: top (round or not) on four legs or one foot."""
@@ -186,12 +262,20 @@ def table(rng: Rng, paint: Paint) -> Body:
     top, leg = paint.flat(TABLE_STYLES, _u(rng, 0.3, 1.2)), paint.solid(TABLE_STYLES[:2], 0.4)
     if rng.random() < 0.25:
         r = 0.5 * (a + b)
-        return make_body("table", [Shape("cylinder", (r, t), top, (0, 0, h - t)),
-                                   Shape("cylinder", (0.05, h / 2 - t), leg, (0, 0, h / 2 - t)),
-                                   Shape("cylinder", (0.5 * r, 0.015), leg, (0, 0, 0.015))])
+        return make_body(
+            "table",
+            [
+                Shape("cylinder", (r, t), top, (0, 0, h - t)),
+                Shape("cylinder", (0.05, h / 2 - t), leg, (0, 0, h / 2 - t)),
+                Shape("cylinder", (0.5 * r, 0.015), leg, (0, 0, 0.015)),
+            ],
+        )
     w = _u(rng, 0.018, 0.04)
-    legs = [Shape("box", (w, w, h / 2 - t), leg, (sx * (a - 2 * w), sy * (b - 2 * w), h / 2 - t))
-            for sx in (-1, 1) for sy in (-1, 1)]
+    legs = [
+        Shape("box", (w, w, h / 2 - t), leg, (sx * (a - 2 * w), sy * (b - 2 * w), h / 2 - t))
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    ]
     return make_body("table", [Shape("box", (a, b, t), top, (0, 0, h - t)), *legs])
 
 
@@ -199,17 +283,32 @@ def chair(rng: Rng, paint: Paint) -> Body:
     """A chair: seat, back, four legs."""
     s, h, back, w = _u(rng, 0.18, 0.25), _u(rng, 0.4, 0.5), _u(rng, 0.2, 0.32), _u(rng, 0.012, 0.025)
     seat, leg = paint.solid(CLOTH_STYLES, 0.6), paint.wood()
-    legs = [Shape("box", (w, w, h / 2), leg, (sx * (s - w), sy * (s - w), h / 2)) for sx in (-1, 1) for sy in (-1, 1)]
-    return make_body("chair", [Shape("box", (s, s, 0.025), seat, (0, 0, h)),
-                               Shape("box", (0.02, s, back), seat, (-s + 0.02, 0, h + back)), *legs])
+    legs = [
+        Shape("box", (w, w, h / 2), leg, (sx * (s - w), sy * (s - w), h / 2))
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    ]
+    return make_body(
+        "chair",
+        [
+            Shape("box", (s, s, 0.025), seat, (0, 0, h)),
+            Shape("box", (0.02, s, back), seat, (-s + 0.02, 0, h + back)),
+            *legs,
+        ],
+    )
 
 
 def stool(rng: Rng, paint: Paint) -> Body:
     """A stool."""
     r, h = _u(rng, 0.14, 0.22), _u(rng, 0.35, 0.7)
-    return make_body("stool", [Shape("cylinder", (r, 0.025), paint.solid(), (0, 0, h)),
-                               Shape("cylinder", (0.03, h / 2), paint.grey(), (0, 0, h / 2)),
-                               Shape("cylinder", (r * 0.9, 0.012), paint.grey(), (0, 0, 0.012))])
+    return make_body(
+        "stool",
+        [
+            Shape("cylinder", (r, 0.025), paint.solid(), (0, 0, h)),
+            Shape("cylinder", (0.03, h / 2), paint.grey(), (0, 0, h / 2)),
+            Shape("cylinder", (r * 0.9, 0.012), paint.grey(), (0, 0, 0.012)),
+        ],
+    )
 
 
 def shelf(rng: Rng, paint: Paint) -> Body:
@@ -230,8 +329,14 @@ def shelf(rng: Rng, paint: Paint) -> Body:
                 x += half
                 tall = gap * _u(rng, 0.25, 0.42)
                 if x + half < w - 0.02 and rng.random() < 0.8:
-                    shapes.append(Shape("box", (half, d * _u(rng, 0.5, 0.85), tall), paint.solid(share=0.25),
-                                        (x, 0, z + 0.012 + tall)))
+                    shapes.append(
+                        Shape(
+                            "box",
+                            (half, d * _u(rng, 0.5, 0.85), tall),
+                            paint.solid(share=0.25),
+                            (x, 0, z + 0.012 + tall),
+                        )
+                    )
                 x += half + 0.01
     return make_body("shelf", shapes)
 
@@ -253,55 +358,94 @@ def sofa(rng: Rng, paint: Paint) -> Body:
     """A sofa or armchair."""
     w, d, h = _u(rng, 0.4, 1.05), _u(rng, 0.35, 0.45), _u(rng, 0.18, 0.24)
     cloth, pillow = paint.solid(CLOTH_STYLES, 0.8), paint.solid(CLOTH_STYLES, 0.8)
-    return make_body("sofa", [
-        Shape("box", (w, d, h), cloth, (0, 0, h)), Shape("box", (w, 0.09, h * 0.95), cloth, (0, d - 0.09, 2.9 * h)),
-        Shape("box", (0.08, d, 0.12), cloth, (-w + 0.08, 0, 2 * h + 0.12)),
-        Shape("box", (0.08, d, 0.12), cloth, (w - 0.08, 0, 2 * h + 0.12)),
-        Shape("ellipsoid", (0.2, 0.09, 0.18), pillow, (_u(rng, -0.4, 0.4) * w, d - 0.26, 2 * h + 0.17))])
+    return make_body(
+        "sofa",
+        [
+            Shape("box", (w, d, h), cloth, (0, 0, h)),
+            Shape("box", (w, 0.09, h * 0.95), cloth, (0, d - 0.09, 2.9 * h)),
+            Shape("box", (0.08, d, 0.12), cloth, (-w + 0.08, 0, 2 * h + 0.12)),
+            Shape("box", (0.08, d, 0.12), cloth, (w - 0.08, 0, 2 * h + 0.12)),
+            Shape("ellipsoid", (0.2, 0.09, 0.18), pillow, (_u(rng, -0.4, 0.4) * w, d - 0.26, 2 * h + 0.17)),
+        ],
+    )
 
 
 def bed(rng: Rng, paint: Paint) -> Body:
     """A bed: frame, mattress, pillow, head board."""
     w, length = _u(rng, 0.45, 0.9), _u(rng, 0.95, 1.05)
-    return make_body("bed", [
-        Shape("box", (w, length, 0.12), paint.wood(), (0, 0, 0.18)),
-        Shape("box", (w * 0.97, length * 0.98, 0.1), paint.solid(CLOTH_STYLES, 0.9), (0, 0, 0.4)),
-        Shape("ellipsoid", (w * 0.6, 0.2, 0.08), paint.solid(CLOTH_STYLES, 0.5), (0, length * 0.75, 0.53)),
-        Shape("box", (w, 0.03, 0.4), paint.wood(), (0, length, 0.45))])
+    return make_body(
+        "bed",
+        [
+            Shape("box", (w, length, 0.12), paint.wood(), (0, 0, 0.18)),
+            Shape("box", (w * 0.97, length * 0.98, 0.1), paint.solid(CLOTH_STYLES, 0.9), (0, 0, 0.4)),
+            Shape(
+                "ellipsoid", (w * 0.6, 0.2, 0.08), paint.solid(CLOTH_STYLES, 0.5), (0, length * 0.75, 0.53)
+            ),
+            Shape("box", (w, 0.03, 0.4), paint.wood(), (0, length, 0.45)),
+        ],
+    )
 
 
 def carton(rng: Rng, paint: Paint) -> Body:
     """A moving box on the floor."""
     a, b, c = _u(rng, 0.12, 0.35), _u(rng, 0.12, 0.3), _u(rng, 0.1, 0.3)
-    return make_body("box", [Shape("box", (a, b, c), paint.solid(share=0.85)),
-                             Shape("box", (1.003 * a, 0.15 * b, 1.003 * c), paint.plain())])
+    return make_body(
+        "box",
+        [
+            Shape("box", (a, b, c), paint.solid(share=0.85)),
+            Shape("box", (1.003 * a, 0.15 * b, 1.003 * c), paint.plain()),
+        ],
+    )
 
 
 def bin_(rng: Rng, paint: Paint) -> Body:
     """A waste bin."""
     r, h = _u(rng, 0.1, 0.2), _u(rng, 0.13, 0.35)
-    return make_body("bin", [Shape("cylinder", (r, h), paint.solid(share=0.5)),
-                             Shape("cylinder", (r * 1.05, 0.015), paint.grey(), (0, 0, h))])
+    return make_body(
+        "bin",
+        [
+            Shape("cylinder", (r, h), paint.solid(share=0.5)),
+            Shape("cylinder", (r * 1.05, 0.015), paint.grey(), (0, 0, h)),
+        ],
+    )
 
 
 def lamp(rng: Rng, paint: Paint) -> Body:
     """A standing lamp."""
     h = _u(rng, 0.55, 0.85)
-    return make_body("lamp", [Shape("cylinder", (0.15, 0.015), paint.grey()),
-                              Shape("cylinder", (0.015, h), paint.grey(), (0, 0, h)),
-                              Shape("cylinder", (_u(rng, 0.12, 0.2), 0.13),
-                                    paint.plain(np.array([1, 0.93, 0.75]), emission=0.5), (0, 0, 2 * h))])
+    return make_body(
+        "lamp",
+        [
+            Shape("cylinder", (0.15, 0.015), paint.grey()),
+            Shape("cylinder", (0.015, h), paint.grey(), (0, 0, h)),
+            Shape(
+                "cylinder",
+                (_u(rng, 0.12, 0.2), 0.13),
+                paint.plain(np.array([1, 0.93, 0.75]), emission=0.5),
+                (0, 0, 2 * h),
+            ),
+        ],
+    )
 
 
 def plant(rng: Rng, paint: Paint) -> Body:
     """A potted plant of ellipsoids."""
     r, h = _u(rng, 0.1, 0.2), _u(rng, 0.12, 0.2)
     green = paint.plain(np.array([0.15, _u(rng, 0.3, 0.6), 0.15]))
-    shapes = [Shape("cylinder", (r, h), paint.solid()), Shape("cylinder", (0.015, 0.25), paint.wood(), (0, 0, h + 0.2))]
+    shapes = [
+        Shape("cylinder", (r, h), paint.solid()),
+        Shape("cylinder", (0.015, 0.25), paint.wood(), (0, 0, h + 0.2)),
+    ]
     for _ in range(int(rng.integers(4, 9))):
         x, y = rng.normal(0, 0.12, 2)
-        shapes.append(Shape("ellipsoid", (_u(rng, 0.04, 0.14), _u(rng, 0.04, 0.14), _u(rng, 0.03, 0.1)), green,
-                            (float(x), float(y), h + _u(rng, 0.2, 0.6))))
+        shapes.append(
+            Shape(
+                "ellipsoid",
+                (_u(rng, 0.04, 0.14), _u(rng, 0.04, 0.14), _u(rng, 0.03, 0.1)),
+                green,
+                (float(x), float(y), h + _u(rng, 0.2, 0.6)),
+            )
+        )
     return make_body("plant", shapes)
 
 
@@ -309,12 +453,46 @@ def screen(rng: Rng, paint: Paint) -> Body:
     """A monitor on its foot."""
     w, h = _u(rng, 0.2, 0.4), _u(rng, 0.13, 0.24)
     dark = paint.plain(np.full(3, 0.12))
-    return make_body("monitor", [Shape("box", (0.015, w, h), dark, (0, 0, h + 0.1)),
-                                 Shape("box", (0.003, 0.95 * w, 0.92 * h), paint.solid(share=0.8), (0.015, 0, h + 0.1)),
-                                 Shape("box", (0.02, 0.03, 0.06), dark, (-0.015, 0, 0.06)),
-                                 Shape("cylinder", (0.11, 0.008), dark)])
+    return make_body(
+        "monitor",
+        [
+            Shape("box", (0.015, w, h), dark, (0, 0, h + 0.1)),
+            Shape("box", (0.003, 0.95 * w, 0.92 * h), paint.solid(share=0.8), (0.015, 0, h + 0.1)),
+            Shape("box", (0.02, 0.03, 0.06), dark, (-0.015, 0, 0.06)),
+            Shape("cylinder", (0.11, 0.008), dark),
+        ],
+    )
 
 
-AT_WALL: tuple[Callable[[Rng, Paint], Body], ...] = (shelf, shelf, cabinet, cabinet, sofa, bed, lamp, plant, table, bin_)
-IN_ROOM: tuple[Callable[[Rng, Paint], Body], ...] = (table, chair, chair, stool, carton, carton, bin_, sofa, plant)
-MOVABLE_FURNITURE: tuple[Callable[[Rng, Paint], Body], ...] = (chair, chair, stool, carton, carton, bin_, plant)
+AT_WALL: tuple[Callable[[Rng, Paint], Body], ...] = (
+    shelf,
+    shelf,
+    cabinet,
+    cabinet,
+    sofa,
+    bed,
+    lamp,
+    plant,
+    table,
+    bin_,
+)
+IN_ROOM: tuple[Callable[[Rng, Paint], Body], ...] = (
+    table,
+    chair,
+    chair,
+    stool,
+    carton,
+    carton,
+    bin_,
+    sofa,
+    plant,
+)
+MOVABLE_FURNITURE: tuple[Callable[[Rng, Paint], Body], ...] = (
+    chair,
+    chair,
+    stool,
+    carton,
+    carton,
+    bin_,
+    plant,
+)

@@ -13,15 +13,16 @@ from spatial_mllm_training.scenes.render import SceneRenderer
 
 Rng = np.random.Generator
 FIRST_HELD_OUT_SEED = 100_000
-_GENERATOR = 2  # raise it when the same seed shall give another scene
+_GENERATOR = 3  # raise it when the same seed shall give another scene
 
 
 class NoViewError(RuntimeError):
     """No camera that sees the scene was found."""
 
 
-def make_scene(seed: int, *, width: int = 256, height: int = 192, steps: int = 4, views: int = 4,
-               supersample: int = 2) -> SceneRecord:
+def make_scene(
+    seed: int, *, width: int = 256, height: int = 192, steps: int = 4, views: int = 4, supersample: int = 2
+) -> SceneRecord:
     """Return the scene of `seed`: `steps` time steps, each seen by `views` cameras.
 
     Raises:
@@ -43,8 +44,9 @@ def make_scene(seed: int, *, width: int = 256, height: int = 192, steps: int = 4
     raise NoViewError(f"seed {seed}: {reason}")
 
 
-def record_scene(renderer: SceneRenderer, scenario: Scenario, k: Matrix, world_from_camera: list[Matrix],
-                 seed: int) -> SceneRecord:
+def record_scene(
+    renderer: SceneRenderer, scenario: Scenario, k: Matrix, world_from_camera: list[Matrix], seed: int
+) -> SceneRecord:
     """Draw every step of `scenario` through every camera."""
     steps, views = len(scenario.world_from_body), len(world_from_camera)
     shape = (steps, views, renderer.height, renderer.width)
@@ -59,9 +61,17 @@ def record_scene(renderer: SceneRenderer, scenario: Scenario, k: Matrix, world_f
             depth_mm[step, view] = np.round(1000.0 * depth_m.astype(np.float64))
     bodies = scenario.blueprint.bodies
     return SceneRecord(
-        rgb, depth_mm, body_id, k, np.stack(world_from_camera), scenario.world_from_body,
+        rgb,
+        depth_mm,
+        body_id,
+        k,
+        np.stack(world_from_camera),
+        scenario.world_from_body,
         np.array([(0.0, 0.0, 0.0), *(b.size_m for b in bodies)], float),
-        np.array(["world", *(b.category for b in bodies)]), scenario.blueprint.kind, seed)
+        np.array(["world", *(b.category for b in bodies)]),
+        scenario.blueprint.kind,
+        seed,
+    )
 
 
 def _find_views(rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: int) -> list[Matrix]:
@@ -76,9 +86,7 @@ def _find_views(rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: in
         base = _base_view(rng, scenario)
         if base is None:
             continue
-        renderer.place(scenario.world_from_body[0])
-        for _ in range(2):  # twice, since bright parts clip
-            renderer.scale_light(float(np.clip(brightness / max(renderer.colour(base).mean(), 1.0), 0.3, 2.2)))
+        expose(renderer, scenario, base, brightness)
         refused = _refusal(renderer, scenario, base)
         if refused:
             reason = refused
@@ -89,7 +97,7 @@ def _find_views(rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: in
             if len(poses) == views:
                 return poses
             moved = cameras.moved_view(rng, base, scenario.focus_m, distance)
-            if not _stands_free(scenario, moved[:3, 3]):
+            if not stands_free(scenario, moved[:3, 3]):
                 continue
             refused = _refusal(renderer, scenario, moved)
             if refused:
@@ -101,6 +109,13 @@ def _find_views(rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: in
     raise NoViewError(f"no view is good enough: {reason}")
 
 
+def expose(renderer: SceneRenderer, scenario: Scenario, camera: Matrix, brightness: float) -> None:
+    """Scale the light until the first picture's mean grey level is near `brightness`."""
+    renderer.place(scenario.world_from_body[0])
+    for _ in range(2):  # twice, since bright parts clip
+        renderer.scale_light(float(np.clip(brightness / max(renderer.colour(camera).mean(), 1.0), 0.3, 2.2)))
+
+
 def _base_view(rng: Rng, scenario: Scenario) -> Matrix | None:
     x0, y0, x1, y1, _ = scenario.blueprint.room_m
     for _ in range(30):
@@ -109,12 +124,12 @@ def _base_view(rng: Rng, scenario: Scenario) -> Matrix | None:
         else:
             eye = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1), rng.uniform(1.0, 1.9)])
             view = cameras.room_view(rng, eye, scenario.focus_m)
-        if _stands_free(scenario, view[:3, 3]):
+        if stands_free(scenario, view[:3, 3]):
             return view
     return None
 
 
-def _stands_free(scenario: Scenario, eye_m: Vector) -> bool:
+def stands_free(scenario: Scenario, eye_m: Vector) -> bool:
     """Tell whether a camera may stand there: in the room and not within a body's box grown by 8 cm."""
     x0, y0, x1, y1, top = scenario.blueprint.room_m
     lower, upper = np.array([x0, y0, 0]) + 0.12, np.array([x1, y1, top]) - 0.12
@@ -143,7 +158,9 @@ def _refusal(renderer: SceneRenderer, scenario: Scenario, camera: Matrix) -> str
     return ""
 
 
-def _geometry_refusal(depth_m: NDArray[np.float32], ids: NDArray[np.uint8], scenario: Scenario, step: int) -> str:
+def _geometry_refusal(
+    depth_m: NDArray[np.float32], ids: NDArray[np.uint8], scenario: Scenario, step: int
+) -> str:
     seen = depth_m[depth_m > 0]
     if seen.size < 0.7 * depth_m.size:
         return "most of the picture has no depth"

@@ -19,7 +19,7 @@ from spatial_mllm_training.scenes.blueprint import (
     rotation_about,
 )
 from spatial_mllm_training.scenes.catalogue import Paint
-from spatial_mllm_training.scenes.motion import Footprint, Path, draw_path, draw_progress
+from spatial_mllm_training.scenes.motion import Footprint, Path, PushScript, draw_path, draw_progress
 from spatial_mllm_training.scenes.robot import Mover, make_arm, make_gantry
 from spatial_mllm_training.scenes.textures import FLOOR_STYLES, WALL_STYLES, colour
 
@@ -65,8 +65,12 @@ def upright(xy: Vector, height_m: float, yaw_rad: float) -> Matrix:
     return pose(rotation_about((0, 0, 1), yaw_rad), np.array([xy[0], xy[1], height_m]))
 
 
-def tabletop(rng: Rng, steps: int) -> Scenario:
-    """Return a table with 3..8 things of which a mover pushes none, one or two."""
+def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario:
+    """Return a table with 3..8 things of which a mover pushes none, one or two.
+
+    With a script an arm pushes one thing as told; when the table has no place for that way
+    `moved` is empty.
+    """
     blueprint, paint = _room(rng, "tabletop", rng.uniform(3.0, 6.0, 2))
     stage = _Stage(blueprint, steps)
     desk = catalogue.table(rng, paint)
@@ -78,13 +82,23 @@ def tabletop(rng: Rng, steps: int) -> Scenario:
         half = np.full(2, half.min() * (0.72 if half.min() < 0.9 * half.max() else 1.0))
     half = np.minimum(half, 0.65)
     wanted = int(rng.integers(3, 9))
-    moving = int(rng.choice(3, p=[0.1, 0.6, 0.3]))
+    moving = int(rng.choice(3, p=[0.1, 0.6, 0.3])) if script is None else 1
     taken: list[Footprint] = []
     things: list[tuple[Body, Path | Footprint]] = []
     for index in range(wanted):
         makers = catalogue.PUSHABLE if index < moving else catalogue.TABLE_THINGS
         body = makers[int(rng.integers(len(makers)))](rng, paint)
-        path = draw_path(rng, body.radius_m, taken, half, 0.6, lifts=True) if index < moving else None
+        path = None
+        if index < moving:
+            path = draw_path(
+                rng,
+                body.radius_m,
+                taken,
+                half,
+                0.6,
+                lifts=script is None,
+                exactly_m=script.travel_m if script else None,
+            )
         spot = None if path else _free_spot(rng, body.radius_m, half, taken)
         if path is not None:
             things.append((body, path))
@@ -99,13 +113,17 @@ def tabletop(rng: Rng, steps: int) -> Scenario:
         if isinstance(way, Footprint):
             stage.add(body, upright(way.centre_m, rest, float(rng.uniform(0, 2 * np.pi))))
             continue
-        parts = draw_progress(rng, steps)
+        parts = draw_progress(rng, steps) if script is None else script.progress
         progress.append(parts)
         moved.append(stage.add(body, np.stack([way.place(float(p), rest) for p in parts])))
     paths = [way for _, way in things if isinstance(way, Path)]
-    mover = _table_mover(rng, paint, half, plane_m)
+    mover = _table_mover(rng, paint, half, plane_m, only_arm=script is not None)
     if mover is not None:
-        tips = _tips(rng, steps, plane_m, half, paths, progress, moved, stage)
+        tips = (
+            _scripted_tips(script, mover, paths, moved, stage, plane_m)
+            if script and moved
+            else _tips(rng, steps, plane_m, half, mover, paths, progress, moved, stage)
+        )
         reached = np.array([mover.reach(tip) for tip in tips])
         for link, body in enumerate(mover.bodies):
             stage.add(body, reached[:, link])
@@ -118,13 +136,18 @@ def tabletop(rng: Rng, steps: int) -> Scenario:
     return Scenario(blueprint, stage.stacked(), moved, np.asarray(at))
 
 
-def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float) -> Mover | None:
-    chance = rng.random()
+def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float, *, only_arm: bool) -> Mover | None:
+    chance = 1.0 if only_arm else rng.random()
     if chance < 0.1:
         return None
     if chance < 0.28:
-        return make_gantry(rng, paint, np.array([0, 0, plane_m]), float(max(half_m)) + 0.15,
-                           plane_m + float(rng.uniform(0.35, 0.8)))
+        return make_gantry(
+            rng,
+            paint,
+            np.array([0, 0, plane_m]),
+            float(max(half_m)) + 0.15,
+            plane_m + float(rng.uniform(0.35, 0.8)),
+        )
     side = int(rng.integers(4))
     base = np.zeros(2)
     base[side % 2] = (1 if side < 2 else -1) * (half_m[side % 2] + 0.03)
@@ -133,8 +156,17 @@ def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float) -> Move
     return make_arm(rng, paint, np.array([*base, plane_m]), max(0.45, 0.95 * min(farthest, 1.1)))
 
 
-def _tips(rng: Rng, steps: int, plane_m: float, half_m: Vector, paths: list[Path], progress: list[Vector],
-          moved: list[int], stage: _Stage) -> list[Vector]:
+def _tips(
+    rng: Rng,
+    steps: int,
+    plane_m: float,
+    half_m: Vector,
+    mover: Mover,
+    paths: list[Path],
+    progress: list[Vector],
+    moved: list[int],
+    stage: _Stage,
+) -> list[Vector]:
     """Return the mover's tip at each step: behind what it pushed last, on top of what it lifts, or aside."""
     tips = []
     for step in range(steps):
@@ -149,16 +181,30 @@ def _tips(rng: Rng, steps: int, plane_m: float, half_m: Vector, paths: list[Path
         if paths[which].lift_m > 0:
             tips.append(at[:3, 3] + np.array([0, 0, body.size_m[2] / 2]))
             continue
-        tips.append(push_tip(body, at, paths[which].heading(float(progress[which][step])), plane_m))
+        tips.append(push_tip(mover, body, at, paths[which].heading(float(progress[which][step])), plane_m))
     return tips
 
 
-def push_tip(body: Body, world_from_body: Matrix, heading: Vector, plane_m: float, gap_m: float = 0.012) -> Vector:
-    """Return where a tip touches `body` from behind to push it along `heading` (2,)."""
+def _scripted_tips(
+    script: PushScript, mover: Mover, paths: list[Path], moved: list[int], stage: _Stage, plane_m: float
+) -> list[Vector]:
+    """Return the tip at each step: at the contact behind the thing, or as far from it as the script says."""
+    body = stage.blueprint.bodies[moved[0] - 1]
+    tips = []
+    for step, part in enumerate(script.progress):
+        heading = paths[0].heading(float(part))
+        contact = push_tip(mover, body, stage.poses[moved[0]][step], heading, plane_m)
+        tips.append(contact + np.array([*(-script.away_m[step] * heading), script.above_m[step]]))
+    return tips
+
+
+def push_tip(mover: Mover, body: Body, world_from_body: Matrix, heading: Vector, plane_m: float) -> Vector:
+    """Return where the tip stands when it touches `body` from behind to push it along `heading` (2,)."""
     local = world_from_body[:2, :2].T @ heading
     half = np.array(body.size_m[:2]) / 2
     reach = float(min(half[i] / max(abs(local[i]), 1e-6) for i in range(2)))
-    xy = world_from_body[:2, 3] - (reach + gap_m) * heading
+    gap = mover.half_width_m(world_from_body[:3, 3], heading) + 0.002
+    xy = world_from_body[:2, 3] - (reach + gap) * heading
     return np.array([*xy, plane_m + min(0.5 * body.size_m[2], 0.06)])
 
 
@@ -185,7 +231,9 @@ def indoor(rng: Rng, steps: int) -> Scenario:
         rest = body.size_m[2] / 2
         path = draw_path(rng, body.radius_m, taken, size / 2, 1.0, lifts=False) if index < moving else None
         if path is not None:
-            moved.append(stage.add(body, np.stack([path.place(float(p), rest) for p in draw_progress(rng, steps)])))
+            moved.append(
+                stage.add(body, np.stack([path.place(float(p), rest) for p in draw_progress(rng, steps)]))
+            )
             taken += path.sweep(body.radius_m)
             continue
         home = _free_spot(rng, body.radius_m, size / 2, taken)
@@ -213,8 +261,14 @@ def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vecto
         spot = _free_spot(rng, body.radius_m, np.full(2, half), spots)
         if spot is not None:
             spots.append(spot)
-            stage.add(body, upright(xy + spot.centre_m, furniture.size_m[2] + body.size_m[2] / 2,
-                                    float(rng.uniform(0, 2 * np.pi))))
+            stage.add(
+                body,
+                upright(
+                    xy + spot.centre_m,
+                    furniture.size_m[2] + body.size_m[2] / 2,
+                    float(rng.uniform(0, 2 * np.pi)),
+                ),
+            )
 
 
 def _free_spot(rng: Rng, radius_m: float, half_m: Vector, taken: list[Footprint]) -> Footprint | None:
@@ -263,16 +317,23 @@ def _room(rng: Rng, kind: str, size: Vector) -> tuple[Blueprint, Paint]:
     """Return an empty room around the origin: floor, walls with pictures, windows and doors, ceiling."""
     height = float(rng.uniform(2.3, 3.2))
     half = size / 2
-    blueprint = Blueprint(kind, (-half[0], -half[1], half[0], half[1], height),
-                          ambient=float(rng.uniform(0.15, 0.45)), headlight=float(rng.uniform(0.0, 0.3)))
+    blueprint = Blueprint(
+        kind,
+        (-half[0], -half[1], half[0], half[1], height),
+        ambient=float(rng.uniform(0.15, 0.45)),
+        headlight=float(rng.uniform(0.0, 0.3)),
+    )
     paint = Paint(blueprint, rng)
     floor = paint.flat(FLOOR_STYLES, float(rng.uniform(0.6, 2.5)))
     blueprint.static_shapes.append(Shape("plane", (half[0], half[1]), floor, casts_shadow=False))
     bright = colour(rng, vivid=0.25, dark=0.6)
-    walls = paint.flat(WALL_STYLES, float(rng.uniform(0.8, 3.0))) if rng.random() < 0.6 else paint.plain(bright)
+    walls = (
+        paint.flat(WALL_STYLES, float(rng.uniform(0.8, 3.0))) if rng.random() < 0.6 else paint.plain(bright)
+    )
     ceiling = paint.plain(np.full(3, rng.uniform(0.7, 0.95)))
-    blueprint.static_shapes.append(Shape("plane", (half[0], half[1]), ceiling, (0, 0, height), (0, 1, 0, 0),
-                                         casts_shadow=False))
+    blueprint.static_shapes.append(
+        Shape("plane", (half[0], half[1]), ceiling, (0, 0, height), (0, 1, 0, 0), casts_shadow=False)
+    )
     trim = paint.plain()
     for wall in range(4):
         yaw = wall * np.pi / 2
@@ -283,12 +344,23 @@ def _room(rng: Rng, kind: str, size: Vector) -> tuple[Blueprint, Paint]:
         q = quaternion_from_rotation(rotation)
         turn = (float(q[0]), float(q[1]), float(q[2]), float(q[3]))
 
-        def put(shape_kind: str, half_m: tuple[float, ...], material: str, side: float, up: float, out: float,
-                *, base: Vector = -inward * distance, right: Vector = along, normal: Vector = inward,
-                q: tuple[float, float, float, float] = turn) -> None:
+        def put(
+            shape_kind: str,
+            half_m: tuple[float, ...],
+            material: str,
+            side: float,
+            up: float,
+            out: float,
+            *,
+            base: Vector = -inward * distance,
+            right: Vector = along,
+            normal: Vector = inward,
+            q: tuple[float, float, float, float] = turn,
+        ) -> None:
             at = base + right * side + normal * out
-            blueprint.static_shapes.append(Shape(shape_kind, half_m, material, (float(at[0]), float(at[1]), up), q,
-                                                 casts_shadow=False))
+            blueprint.static_shapes.append(
+                Shape(shape_kind, half_m, material, (float(at[0]), float(at[1]), up), q, casts_shadow=False)
+            )
 
         put("plane", (reach, height / 2), walls, 0.0, height / 2, 0.0)
         put("box", (reach, 0.04, 0.01), trim, 0.0, 0.04, 0.01)
@@ -302,12 +374,26 @@ def _room(rng: Rng, kind: str, size: Vector) -> tuple[Blueprint, Paint]:
             if thing < 0.35:
                 tall = float(rng.uniform(0.15, 0.5))
                 put("box", (width * 0.8 + 0.03, tall + 0.03, 0.012), paint.plain(), middle, 1.55, 0.012)
-                put("box", (width * 0.8, tall, 0.014), paint.solid((catalogue.OBJECT_STYLES[0], catalogue.OBJECT_STYLES[4],
-                                                                   catalogue.OBJECT_STYLES[7])), middle, 1.55, 0.014)
+                put(
+                    "box",
+                    (width * 0.8, tall, 0.014),
+                    paint.solid(
+                        (catalogue.OBJECT_STYLES[0], catalogue.OBJECT_STYLES[4], catalogue.OBJECT_STYLES[7])
+                    ),
+                    middle,
+                    1.55,
+                    0.014,
+                )
             elif thing < 0.5:
                 put("box", (width + 0.05, 0.65, 0.02), paint.plain(np.full(3, 0.85)), middle, 1.5, 0.02)
-                put("box", (width, 0.6, 0.025), paint.plain(np.array([0.75, 0.85, 0.95]), emission=0.6), middle, 1.5,
-                    0.025)
+                put(
+                    "box",
+                    (width, 0.6, 0.025),
+                    paint.plain(np.array([0.75, 0.85, 0.95]), emission=0.6),
+                    middle,
+                    1.5,
+                    0.025,
+                )
             elif thing < 0.6 and width > 0.35:
                 put("box", (0.45, 1.0, 0.02), paint.wood(), middle, 1.0, 0.02)
                 put("sphere", (0.03,), paint.grey(), middle + 0.37, 1.0, 0.05)
@@ -324,8 +410,16 @@ def _lights(rng: Rng, blueprint: Blueprint) -> None:
         at = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1), rng.uniform(0.8, 0.97) * height])
         down = rng.normal(0, 0.45, 3)
         down[2] = -1.0
+        if index == 0:  # parallel light: only what lies below its plane gets shadows
+            at = -0.6 * (x1 - x0 + y1 - y0) * down / np.linalg.norm(down)
         level = rng.uniform(0.35, 0.8) / (1 if count == 1 else 1.4 if index == 0 else 2.2)
         tint = np.clip(level * np.array([1 + warm, 1.0, 1 - warm]), 0, 1)
-        blueprint.lights.append(Light(
-            (float(at[0]), float(at[1]), float(at[2])), (float(down[0]), float(down[1]), float(down[2])),
-            (float(tint[0]), float(tint[1]), float(tint[2])), directional=index == 0, casts_shadow=index == 0))
+        blueprint.lights.append(
+            Light(
+                (float(at[0]), float(at[1]), float(at[2])),
+                (float(down[0]), float(down[1]), float(down[2])),
+                (float(tint[0]), float(tint[1]), float(tint[2])),
+                directional=index == 0,
+                casts_shadow=index == 0,
+            )
+        )

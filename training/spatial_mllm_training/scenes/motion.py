@@ -56,20 +56,44 @@ class Path:
         return along / norm if norm > 1e-9 else np.array([1.0, 0.0])
 
 
+@dataclass(frozen=True)
+class PushScript:
+    """One push told step by step instead of drawn.
+
+    Attributes:
+        travel_m: length of the straight way.
+        progress: (T,) part of the way at each step.
+        away_m, above_m: (T,) how far behind its point of contact and how far over it the tip is.
+    """
+
+    travel_m: float
+    progress: Vector
+    away_m: Vector
+    above_m: Vector
+
+
 def draw_distance(rng: Rng, longest_m: float) -> float:
     """Return a travel: one in seven under 3 cm, the others even up to `longest_m`."""
     return float(rng.uniform(0.003, 0.03) if rng.random() < 0.15 else rng.uniform(0.03, longest_m))
 
 
-def draw_path(rng: Rng, radius_m: float, others: list[Footprint], half_m: Vector, longest_m: float,
-              *, lifts: bool) -> Path | None:
+def draw_path(
+    rng: Rng,
+    radius_m: float,
+    others: list[Footprint],
+    half_m: Vector,
+    longest_m: float,
+    *,
+    lifts: bool,
+    exactly_m: float | None = None,
+) -> Path | None:
     """Return a path of a disc that stays within +-`half_m` (2,) and away from `others`, or None.
 
-    The travel is drawn first and given up only when no place for it is found, so that long ways
+    The travel (`exactly_m` when given) comes first, its place second, so that long ways
     are not crowded out by short ones.
     """
     for _ in range(8):
-        distance = draw_distance(rng, longest_m)
+        distance = draw_distance(rng, longest_m) if exactly_m is None else exactly_m
         for _ in range(12):
             angle = rng.uniform(0, 2 * np.pi)
             along = np.array([np.cos(angle), np.sin(angle)])

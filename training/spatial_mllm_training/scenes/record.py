@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 MAX_DEPTH_M = 20.0

@@ -13,13 +13,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from spatial_mllm_core.errors import ErrorCode, SpatialError
 
+from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.scenes.blueprint import Blueprint, Matrix, Shape, quaternion_from_rotation
 from spatial_mllm_training.scenes.record import MAX_DEPTH_M
 
 _SENSOR_M_PER_PX = 1e-3
-_SHADOW_MAP_PX = 512
 
 
 def choose_gl() -> str:
@@ -40,7 +39,7 @@ def choose_gl() -> str:
         return "egl"
     raise SpatialError(
         ErrorCode.BACKEND_UNAVAILABLE,
-        "no OpenGL library for drawing without a screen was found: install libosmesa6 (or libegl1 with libgl1-mesa-dri)",
+        "no OpenGL library that draws without a screen was found: install libosmesa6 (or libegl1 with libgl1-mesa-dri)",
     )
 
 
@@ -76,17 +75,27 @@ def load_mujoco() -> ModuleType:
 class SceneRenderer:
     """A compiled blueprint and its OpenGL context; use it in a `with` block, in one thread."""
 
-    def __init__(self, blueprint: Blueprint, k: Matrix, width: int, height: int, *, supersample: int = 1) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        k: Matrix,
+        width: int,
+        height: int,
+        *,
+        supersample: int = 1,
+        shadow_px: int = 512,
+    ) -> None:
         """Compile `blueprint` for cameras of matrix `k` (3, 3) and pictures of width x height.
 
         Args:
             supersample: colour is drawn this many times finer and averaged; depth and ids never are.
+            shadow_px: side of the shadow map; it costs more than the picture itself.
         """
         self._mujoco: Any = load_mujoco()
         mj = self._mujoco
         self.width, self.height, self._factor = width, height, supersample
         self._body_count = len(blueprint.bodies)
-        self._model = _compile(mj, blueprint, width, height, supersample)
+        self._model = _compile(mj, blueprint, width, height, supersample, shadow_px)
         self._model.cam_intrinsic[0] = _mujoco_intrinsics(k, width, height)
         self._data = mj.MjData(self._model)
         self._body_of_geom = np.zeros(self._model.ngeom + 1, np.uint8)
@@ -107,8 +116,9 @@ class SceneRenderer:
     def __enter__(self) -> SceneRenderer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._drawer.free()
 
     def place(self, world_from_body: Matrix) -> None:
@@ -122,10 +132,18 @@ class SceneRenderer:
         mj = self._mujoco
         # MuJoCo's camera looks along -z with y up: half a turn about x from the optical frame.
         self._model.cam_pos[0] = world_from_camera[:3, 3]
-        self._model.cam_quat[0] = quaternion_from_rotation(world_from_camera[:3, :3] @ np.diag([1.0, -1.0, -1.0]))
+        self._model.cam_quat[0] = quaternion_from_rotation(
+            world_from_camera[:3, :3] @ np.diag([1.0, -1.0, -1.0])
+        )
         mj.mj_camlight(self._model, self._data)
         mj.mjv_updateScene(
-            self._model, self._data, self._options, None, self._camera, mj.mjtCatBit.mjCAT_ALL.value, self._scene
+            self._model,
+            self._data,
+            self._options,
+            None,
+            self._camera,
+            mj.mjtCatBit.mjCAT_ALL.value,
+            self._scene,
         )
 
     def colour(self, world_from_camera: Matrix) -> NDArray[np.uint8]:
@@ -215,11 +233,11 @@ def _mujoco_intrinsics(k: Matrix, width: int, height: int) -> NDArray[np.float32
     return np.asarray(np.array(pixels) * _SENSOR_M_PER_PX, np.float32)
 
 
-def _compile(mj: Any, blueprint: Blueprint, width: int, height: int, factor: int) -> Any:
+def _compile(mj: Any, blueprint: Blueprint, width: int, height: int, factor: int, shadow_px: int) -> Any:
     spec = mj.MjSpec()
     spec.visual.global_.offwidth = width * factor
     spec.visual.global_.offheight = height * factor
-    spec.visual.quality.shadowsize = _SHADOW_MAP_PX
+    spec.visual.quality.shadowsize = shadow_px
     spec.visual.quality.offsamples = 0
     x0, y0, x1, y1, top = blueprint.room_m
     extent = float(max(x1 - x0, y1 - y0))
@@ -227,33 +245,56 @@ def _compile(mj: Any, blueprint: Blueprint, width: int, height: int, factor: int
     spec.stat.center = [(x0 + x1) / 2, (y0 + y1) / 2, top / 3]
     spec.visual.map.znear = 0.02 / extent
     spec.visual.map.zfar = 60.0 / extent
+    # Parallel light casts shadows within this half width (times extent); smaller is sharper.
+    spec.visual.map.shadowclip = 1.4 / extent if blueprint.kind == "tabletop" else 0.6
     spec.visual.headlight.ambient = [blueprint.ambient] * 3
     spec.visual.headlight.diffuse = [blueprint.headlight] * 3
     spec.visual.headlight.specular = [0.05] * 3
-    spec.add_texture(name="sky", type=mj.mjtTexture.mjTEXTURE_SKYBOX, builtin=mj.mjtBuiltin.mjBUILTIN_GRADIENT,
-                     width=64, height=384, rgb1=blueprint.sky[0], rgb2=blueprint.sky[1])
+    spec.add_texture(
+        name="sky",
+        type=mj.mjtTexture.mjTEXTURE_SKYBOX,
+        builtin=mj.mjtBuiltin.mjBUILTIN_GRADIENT,
+        width=64,
+        height=384,
+        rgb1=blueprint.sky[0],
+        rgb2=blueprint.sky[1],
+    )
     for texture in blueprint.textures.values():
         size = texture.image.shape[0]
         kind = mj.mjtTexture.mjTEXTURE_CUBE if texture.cube else mj.mjtTexture.mjTEXTURE_2D
-        added = spec.add_texture(name=texture.name, type=kind, width=size,
-                                 height=6 * size if texture.cube else size, nchannel=3)
+        added = spec.add_texture(
+            name=texture.name, type=kind, width=size, height=6 * size if texture.cube else size, nchannel=3
+        )
         added.data = np.tile(texture.image, (6 if texture.cube else 1, 1, 1)).tobytes()
     for material in blueprint.materials.values():
-        added = spec.add_material(name=material.name, rgba=[*material.rgb, 1.0], specular=material.specular,
-                                  shininess=material.shininess, emission=material.emission)
+        added = spec.add_material(
+            name=material.name,
+            rgba=[*material.rgb, 1.0],
+            specular=material.specular,
+            shininess=material.shininess,
+            emission=material.emission,
+        )
         if material.texture is not None:
             added.textures[mj.mjtTextureRole.mjTEXROLE_RGB] = material.texture
             added.texrepeat = [material.repeat, material.repeat]
             added.texuniform = not blueprint.textures[material.texture].cube
     for light in blueprint.lights:
         spec.worldbody.add_light(
-            pos=light.position_m, dir=light.direction, diffuse=light.diffuse, ambient=[0.0] * 3,
-            specular=[0.3 * v for v in light.diffuse], castshadow=light.casts_shadow,
+            pos=light.position_m,
+            dir=light.direction,
+            diffuse=light.diffuse,
+            ambient=[0.0] * 3,
+            specular=[0.3 * v for v in light.diffuse],
+            castshadow=light.casts_shadow,
             type=mj.mjtLightType.mjLIGHT_DIRECTIONAL if light.directional else mj.mjtLightType.mjLIGHT_POINT,
-            attenuation=[1, 0, 0])
-    spec.worldbody.add_camera(name="eye", resolution=[width, height],
-                              sensor_size=[width * _SENSOR_M_PER_PX, height * _SENSOR_M_PER_PX],
-                              focal_pixel=[width, width])
+            attenuation=[1, 0, 0],
+        )
+    spec.worldbody.add_camera(
+        name="eye",
+        resolution=[width, height],
+        sensor_size=[width * _SENSOR_M_PER_PX, height * _SENSOR_M_PER_PX],
+        focal_pixel=[width, width],
+    )
     for shape in blueprint.static_shapes:
         _add_shape(mj, spec.worldbody, shape)
     for body in blueprint.bodies:
@@ -267,6 +308,13 @@ def _add_shape(mj: Any, parent: Any, shape: Shape) -> None:
     size = [*shape.size_m, 0.0, 0.0, 0.0][:3]
     if shape.kind == "plane":
         size = [shape.size_m[0], shape.size_m[1], 0.1]
-    parent.add_geom(type=getattr(mj.mjtGeom, f"mjGEOM_{shape.kind.upper()}"), size=size, pos=shape.position_m,
-                    quat=shape.quaternion, material=shape.material, contype=0, conaffinity=0,
-                    castshadow=shape.casts_shadow)
+    parent.add_geom(
+        type=getattr(mj.mjtGeom, f"mjGEOM_{shape.kind.upper()}"),
+        size=size,
+        pos=shape.position_m,
+        quat=shape.quaternion,
+        material=shape.material,
+        contype=0,
+        conaffinity=0,
+        castshadow=shape.casts_shadow,
+    )

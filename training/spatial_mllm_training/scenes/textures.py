@@ -26,7 +26,9 @@ def colour(rng: Rng, *, vivid: float = 1.0, dark: float = 0.12, light: float = 0
 def wood_colour(rng: Rng) -> Colour:
     """Return a brown between birch and wenge."""
     value = rng.uniform(0.2, 0.85)
-    return np.asarray(np.clip(value * np.array([1.0, rng.uniform(0.65, 0.85), rng.uniform(0.35, 0.65)]), 0, 1))
+    return np.asarray(
+        np.clip(value * np.array([1.0, rng.uniform(0.65, 0.85), rng.uniform(0.35, 0.65)]), 0, 1)
+    )
 
 
 def value_noise(rng: Rng, size: int, cells: int, octaves: int = 4) -> NDArray[np.float64]:
@@ -90,7 +92,9 @@ def tiles(rng: Rng, size: int) -> Image:
     """Square or brick-like tiles with joints."""
     rows, columns = int(rng.integers(2, 9)), int(rng.integers(2, 7))
     base, joint = colour(rng), colour(rng, vivid=0.2)
-    tone = rng.normal(0, rng.uniform(0.01, 0.12), (rows, columns, 1)) + rng.normal(0, 0.02, (rows, columns, 3))
+    tone = rng.normal(0, rng.uniform(0.01, 0.12), (rows, columns, 1)) + rng.normal(
+        0, 0.02, (rows, columns, 3)
+    )
     y, x = np.mgrid[0:size, 0:size] / size
     row = (y * rows).astype(int)
     offset = 0.5 * (row % 2) / columns if rng.random() < 0.5 else 0.0
@@ -162,16 +166,52 @@ def picture(rng: Rng, size: int) -> Image:
     image[horizon:] = clouds(rng, size)[horizon:]
     for _ in range(int(rng.integers(1, 6))):
         centre = tuple(int(v) for v in rng.integers(0, size, 2))
-        cv2.circle(image, centre, int(rng.integers(size // 20, size // 4)), [float(v) for v in 255 * colour(rng)], -1)
+        cv2.circle(
+            image, centre, int(rng.integers(size // 20, size // 4)), [float(v) for v in 255 * colour(rng)], -1
+        )
     return image
 
 
 OBJECT_STYLES: tuple[Callable[[Rng, int], Image], ...] = (
-    clouds, speckle, wood, tiles, stripes, checker, gradient, printed, printed,
+    clouds,
+    speckle,
+    wood,
+    tiles,
+    stripes,
+    checker,
+    gradient,
+    printed,
+    printed,
 )
-FLOOR_STYLES: tuple[Callable[[Rng, int], Image], ...] = (clouds, speckle, wood, planks, planks, tiles, tiles, checker)
-WALL_STYLES: tuple[Callable[[Rng, int], Image], ...] = (clouds, clouds, speckle, tiles, stripes, gradient, planks)
-TABLE_STYLES: tuple[Callable[[Rng, int], Image], ...] = (wood, wood, planks, clouds, speckle, tiles, checker, stripes)
+FLOOR_STYLES: tuple[Callable[[Rng, int], Image], ...] = (
+    clouds,
+    speckle,
+    wood,
+    planks,
+    planks,
+    tiles,
+    tiles,
+    checker,
+)
+WALL_STYLES: tuple[Callable[[Rng, int], Image], ...] = (
+    clouds,
+    clouds,
+    speckle,
+    tiles,
+    stripes,
+    gradient,
+    planks,
+)
+TABLE_STYLES: tuple[Callable[[Rng, int], Image], ...] = (
+    wood,
+    wood,
+    planks,
+    clouds,
+    speckle,
+    tiles,
+    checker,
+    stripes,
+)
 CLOTH_STYLES: tuple[Callable[[Rng, int], Image], ...] = (clouds, speckle, stripes, checker)
 
 

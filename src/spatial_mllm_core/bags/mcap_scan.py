@@ -81,9 +81,11 @@ class McapScan:
             if opcode in (_FOOTER, _DATA_END):
                 return
             if offset + 9 + length > end:
+                if opcode == _CHUNK:
+                    yield from self._chunk(stream.read(min(length, MAX_CHUNK_BYTES)), offset, is_cut=True)
                 raise _DamagedError(f"it is cut at byte {end}, inside a record that starts at byte {offset}")
             if opcode == _CHUNK:
-                yield from self._chunk(stream.read(length), offset)
+                yield from self._chunk(stream.read(length), offset, is_cut=False)
             elif opcode in (_SCHEMA, _CHANNEL, _MESSAGE):
                 message = self._plain(opcode, stream.read(length), offset)
                 if message is not None:
@@ -91,25 +93,29 @@ class McapScan:
             else:
                 stream.seek(length, 1)
 
-    def _chunk(self, record: bytes, offset: int) -> Iterator[ScannedMessage]:
-        """Yield a chunk's messages; a chunk that is wrong inside is noted and passed over."""
+    def _chunk(self, record: bytes, offset: int, *, is_cut: bool) -> Iterator[ScannedMessage]:
+        """Yield a chunk's messages; one that is wrong inside is passed over, one that is cut is read up to there."""
         try:
             size, crc, name_length = struct.unpack_from("<QII", record, 16)
             compression = record[32 : 32 + name_length].decode()
             (packed_length,) = struct.unpack_from("<Q", record, 32 + name_length)
             packed = record[40 + name_length : 40 + name_length + packed_length]
             raw = _decompress(packed, compression, size)
-            if crc and crc32(raw) != crc:
+            if not is_cut and len(raw) != size:
+                raise ValueError(f"{size} bytes expected, {len(raw)} found")
+            if not is_cut and crc and crc32(raw) != crc:
                 raise ValueError("its checksum does not match")
         except Exception as error:  # each decompressor has its own exception family
-            self.damage.append(f"the chunk at byte {offset} was passed over: {error}")
+            if not is_cut:
+                self.damage.append(f"the chunk at byte {offset} was passed over: {error}")
             return
         inner = BytesIO(raw)
         while inner.tell() < len(raw):
             head = inner.read(9)
             opcode, length = struct.unpack("<BQ", head) if len(head) == 9 else (0, len(raw))
             if length > len(raw) - inner.tell():
-                self.damage.append(f"the chunk at byte {offset} ends inside a record")
+                if not is_cut:
+                    self.damage.append(f"the chunk at byte {offset} ends inside a record")
                 return
             body = inner.read(length)
             if opcode in (_SCHEMA, _CHANNEL, _MESSAGE):
@@ -146,7 +152,7 @@ def _text(stream: BytesIO) -> str:
 
 
 def _decompress(packed: bytes, compression: str, size: int) -> bytes:
-    """Return exactly `size` bytes, or raise; never allocates more than `MAX_CHUNK_BYTES`."""
+    """Return at most `size` bytes (fewer when the input is cut); never allocates more than `MAX_CHUNK_BYTES`."""
     if size > MAX_CHUNK_BYTES:
         raise ValueError(f"it claims {size} bytes")
     if compression == "":
@@ -163,6 +169,4 @@ def _decompress(packed: bytes, compression: str, size: int) -> bytes:
         raw = LZ4FrameDecompressor().decompress(packed, max_length=size + 1)
     else:
         raise ValueError(f"unknown compression '{compression}'")
-    if len(raw) != size:
-        raise ValueError(f"{size} bytes expected, {len(raw)} found")
     return raw

@@ -171,6 +171,15 @@ def test_b28_zoom_with_a_camera_info_published_only_on_change():
     assert all(used[i] == (500.0 if i <= 10 else 700.0) for i in used)
 
 
+def test_b28_an_image_taken_before_the_zoom_keeps_the_k_of_its_time():
+    pairer = ImageInfoPairer()
+    pairer.offer_info(100, info(500.0))
+    pairer.offer_image(150, "optical", "before")
+    pairer.offer_info(200, info(700.0))
+    (pair,) = pairer.flush()
+    assert (pair.payload, pair.info.k[0], pair.reason) == ("before", 500.0, PairReason.STATIC)
+
+
 def test_b30_two_publishers_with_different_k_are_noticed():
     pairer = ImageInfoPairer()
     pairer.offer_info(5, info(500.0))
@@ -270,7 +279,15 @@ def test_c32_another_bag_with_far_earlier_stamps():
 def test_c32_the_pair_after_the_jump_is_served_within_two_frames(order):
     pairer = ImageInfoPairer()
     play(pairer, both([s + 100 * S for s in PASS[:20]], order))
-    assert len(play(pairer, both(PASS[:2], order))) == 2
+    out = play(pairer, both(PASS[:2], order))
+    assert [(p.stamp_ns, p.reason) for p in out] == [(s, PairReason.EXACT) for s in PASS[:2]]
+
+
+def test_c32_an_info_of_the_old_pass_serves_no_image_of_the_new_one():
+    pairer = ImageInfoPairer()
+    play(pairer, [*both([100 * S]), ("info", 101 * S)])  # its image was lost
+    out = play(pairer, [("image", 0), ("image", 101 * S)]) + list(pairer.flush())
+    assert [(p.stamp_ns, p.reason) for p in out] == [(0, PairReason.STATIC), (101 * S, PairReason.STATIC)]
 
 
 def test_c32_a_message_still_on_its_way_during_the_jump():

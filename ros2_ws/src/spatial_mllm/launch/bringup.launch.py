@@ -1,10 +1,11 @@
 """Start everything: `ros2 launch spatial_mllm bringup.launch.py image:=/camera/image_raw`."""
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
     ("image", "image", "topic of the images, without /compressed", None),
@@ -53,15 +54,15 @@ def _bringup(context: LaunchContext) -> list[Node]:
     defaults = {name: default for name, default, _, _ in ARGUMENTS}
     shipped = PathJoinSubstitution([FindPackageShare("spatial_mllm"), "config", "bringup.yaml"])
     parameters = {target: given(name) for name, target in TEXT_PARAMETERS if given(name) != defaults[name]}
-    parameters.update(
-        {name: given(name) == "true" for name in SWITCHES if given(name) != defaults[name]}
-    )
+    parameters.update({name: given(name) == "true" for name in SWITCHES if given(name) != defaults[name]})
     return [
         Node(
             package="spatial_mllm",
             executable="bringup",
             namespace=given("namespace"),
-            parameters=[given("params_file") or shipped, parameters] if parameters else [given("params_file") or shipped],
+            parameters=[given("params_file") or shipped, parameters]
+            if parameters
+            else [given("params_file") or shipped],
             arguments=["--ros-args", "--log-level", given("log_level")],
             output="screen",
             emulate_tty=True,

@@ -146,12 +146,12 @@ class FrameIntake:
             self._hand_over(self._pairer.flush())
 
     def missing(self, limit_s: float) -> str:
-        """One sentence about the input that has not come for `limit_s`, or "" when all is there."""
+        """In words, the input that has not come for `limit_s`, or "" when all is there."""
         if not self.is_open:
             return ""
         if self._incompatible:
             return self._incompatible
-        now = time.monotonic()
+        now, missing = time.monotonic(), []
         for what, topic, last_s in (
             ("image", self.image_topic, self._image_s),
             ("camera_info", self.info_topic, self._info_s),
@@ -159,8 +159,11 @@ class FrameIntake:
             if now - last_s > limit_s:
                 publishers = self._node.count_publishers(topic)
                 why = "nobody publishes it" if publishers == 0 else f"{publishers} publisher(s), no message"
-                return f"no {what} on {topic} for {now - last_s:.0f} s ({why})"
-        return self._pairer.describe()
+                missing.append(f"no {what} on {topic} for {now - last_s:.0f} s ({why})")
+        if missing:
+            return "; ".join(missing)
+        counters = self._pairer.counters
+        return self._pairer.describe() if counters.images and counters.infos else ""
 
     # -- callbacks --------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future as RosFuture
@@ -106,15 +107,19 @@ class SpatialNode(LifecycleNode):
         self._intake: FrameIntake | None = None
         self._owns_worker = worker is None
         if worker is None:
-            self._model_parameters = declare(self, ModelParameters)
-            worker = make_worker(self, self._model_parameters)
+            self._model_settings = declare(self, ModelParameters)
+            worker = make_worker(self, self._model_settings)
             self._intake = FrameIntake(self, declare(self, IntakeParameters), worker.offer_frame)
         self.worker = worker
         self._is_active = False
+        self.is_finalized = False
         self._model_name = ""
         self._complaint = ""
         self._posted: deque[Callable[[], None]] = deque()
-        self._guard = self.create_guard_condition(self._run_posted)
+        # a callback that awaits keeps its group busy: what it waits for, and everything else,
+        # must run in another one
+        self.awaiting_group = ReentrantCallbackGroup()
+        self._guard = self.create_guard_condition(self._run_posted, ReentrantCallbackGroup())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT)
         # a steady clock: the watchdog must bark when simulated time stands still, too
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -186,6 +191,7 @@ class SpatialNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._halt("the node is shutting down")
         self._let_go()
+        self.is_finalized = True
         return super().on_shutdown(state)
 
     def _halt(self, why: str) -> None:
@@ -300,7 +306,7 @@ class SpatialNode(LifecycleNode):
 
     def _tell_once(self, complaint: str) -> None:
         """Log a complaint when it begins and when it ends; its seconds may change meanwhile."""
-        kind = complaint.split(" for ")[0]
+        kind = "".join(c for c in complaint if not c.isdigit())
         if kind == self._complaint:
             return
         if complaint:

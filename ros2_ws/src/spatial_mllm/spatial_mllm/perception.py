@@ -61,7 +61,7 @@ class Perception(SpatialNode):
         self, name: str = "perception", *, worker: InferenceWorker | None = None, **node_options: Any
     ) -> None:
         super().__init__(name, worker=worker, **node_options)
-        self._parameters = declare(self, PerceptionParameters)
+        self._settings = declare(self, PerceptionParameters)
         self._live = Live(self, PerceptionParameters)
         self._outputs: dict[str, Any] = {}
         self._ask = ActionServer(
@@ -135,7 +135,7 @@ class Perception(SpatialNode):
         """Answer one goal; awaits the inference thread, so the executor stays free."""
         goal = goal_handle.request
         question = _Question(
-            goal, accepted_s=time.monotonic(), default_deadline_s=self._parameters.ask_deadline_s
+            goal, accepted_s=time.monotonic(), default_deadline_s=self._settings.ask_deadline_s
         )
         feedback = Ask.Feedback()
 

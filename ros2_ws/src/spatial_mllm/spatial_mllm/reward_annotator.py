@@ -29,8 +29,11 @@ class RewardAnnotator(SpatialNode):
     ) -> None:
         super().__init__(name, worker=worker, **node_options)
         self._outputs: dict[str, Any] = {}
-        self.create_service(SetRewardTask, "set_reward_task", self._on_set_reward_task)
-        self.create_service(Trigger, "reset_reference", self._on_reset_reference)
+        for kind, service, callback in (
+            (SetRewardTask, "set_reward_task", self._on_set_reward_task),
+            (Trigger, "reset_reference", self._on_reset_reference),
+        ):
+            self.create_service(kind, service, callback, callback_group=self.awaiting_group)
 
     def make_outputs(self) -> None:
         for name, kind in (("reward", Reward), ("reward/value", Float64), ("answers", SpatialAnswer)):

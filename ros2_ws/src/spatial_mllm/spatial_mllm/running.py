@@ -66,7 +66,6 @@ def _spin(executor: SingleThreadedExecutor, nodes: Sequence[SpatialNode], stop: 
             fault = loaded.exception()
             if fault is not None:
                 owner.get_logger().fatal(str(fault))
-                print(fault, file=sys.stderr)
                 return 1
             for node in waiting:
                 if not _bring_up(node):
@@ -92,7 +91,8 @@ def _bring_up(node: SpatialNode) -> bool:
 def _take_down(executor: SingleThreadedExecutor, nodes: Sequence[SpatialNode]) -> None:
     try:
         for node in reversed(nodes):
-            node.trigger_shutdown()
+            if not node.is_finalized:
+                node.trigger_shutdown()
         if rclpy.ok():
             executor.spin_once(timeout_sec=0)  # answers to those who still wait
         for node in reversed(nodes):

@@ -27,7 +27,7 @@ def test_without_autostart_the_transitions_bring_it_up_and_down_again(start):
     assert (response.success, response.error_code) == (False, 608)
     for _ in range(2):
         # perception owns the model
-            assert not rig.change(Transition.TRANSITION_CONFIGURE, "reward_annotator")
+        assert not rig.change(Transition.TRANSITION_CONFIGURE, "reward_annotator")
         for node in nodes:
             assert rig.change(Transition.TRANSITION_CONFIGURE, node)
             assert rig.state(node) == "inactive"

@@ -80,6 +80,8 @@ def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario
     half = np.array(desk.size_m[:2]) / 2
     if yaw:  # keep to the circle that every turn of the table covers
         half = np.full(2, half.min() * (0.72 if half.min() < 0.9 * half.max() else 1.0))
+    if _is_round(desk):
+        half = half * 0.7  # the square inside the circle
     half = np.minimum(half, 0.65)
     wanted = int(rng.integers(3, 9))
     moving = int(rng.choice(3, p=[0.1, 0.6, 0.3])) if script is None else 1
@@ -134,6 +136,10 @@ def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario
     else:
         at = np.array([*rng.uniform(-0.5, 0.5, 2) * half, plane_m])
     return Scenario(blueprint, stage.stacked(), moved, np.asarray(at))
+
+
+def _is_round(furniture: Body) -> bool:
+    return furniture.shapes[0].kind == "cylinder"
 
 
 def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float, *, only_arm: bool) -> Mover | None:
@@ -255,7 +261,7 @@ def indoor(rng: Rng, steps: int) -> Scenario:
 def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vector) -> None:
     makers = (*catalogue.TABLE_THINGS, catalogue.screen)
     spots: list[Footprint] = []
-    half = min(furniture.size_m[:2]) / 2 * 0.8
+    half = min(furniture.size_m[:2]) / 2 * (0.65 if _is_round(furniture) else 0.8)
     for _ in range(int(rng.integers(0, 4))):
         body = makers[int(rng.integers(len(makers)))](rng, paint)
         spot = _free_spot(rng, body.radius_m, np.full(2, half), spots)

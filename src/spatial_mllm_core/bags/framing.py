@@ -24,7 +24,7 @@ DEPTH_TOLERANCE_NS = 5_000_000
 
 def is_rectified(image_topic: str) -> bool:
     """Whether a topic's name says that its images are rectified (image_rect, image_rect_color)."""
-    return "rect" in base_name(image_topic).rpartition("/")[2].split("_")
+    return "image_rect" in base_name(image_topic)
 
 
 @dataclass

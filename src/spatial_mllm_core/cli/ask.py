@@ -1,0 +1,89 @@
+"""`spatial-mllm ask`: a question about one or more image files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from spatial_mllm_core.cli.common import (
+    add_camera_options,
+    add_model_options,
+    frame_of,
+    load_model,
+    parse_numbers,
+    positive,
+)
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+
+EXAMPLE = """  spatial-mllm ask kitchen.jpg --hfov 69 --task depth_estimation_coor --pixel 320,240
+  spatial-mllm ask before.png after.png --k 465,465,319.5,239.5 --task total_distance --json
+  spatial-mllm ask kitchen.jpg --hfov 69 --question "How deep is [ 500 , 500 ] in mm?"
+  spatial-mllm ask --list-tasks"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images", type=Path, nargs="*", help="JPEG or PNG files, Image-1 first; all of one camera"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--task", metavar="NAME", help="MultiSPA subtask, see --list-tasks")
+    what.add_argument("--question", metavar="TEXT", help="a question in free words")
+    what.add_argument("--list-tasks", action="store_true", help="show the tasks and what they need")
+    parser.add_argument(
+        "--pixel",
+        action="append",
+        default=[],
+        metavar="U,V",
+        help="raw pixel of the first image; once per point",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=positive, default=48, help="bound on the answer (default %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    add_camera_options(parser)
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from spatial_mllm_core import tasks
+    from spatial_mllm_core.answers import AskRequest
+
+    if options.list_tasks:
+        for name in tasks.names():
+            task = tasks.get(name)
+            print(f"{name}: {task.frame_count} image(s), {task.point_count} point(s), answers a {task.kind}")
+        return 0
+    if not options.images:
+        raise SpatialError(ErrorCode.WRONG_FRAME_COUNT, "no image is given; see spatial-mllm ask --help")
+    if not options.task and not options.question:
+        raise SpatialError(
+            ErrorCode.EMPTY_QUESTION, "give --task or --question; --list-tasks shows the tasks"
+        )
+    if options.task:
+        task = tasks.get(options.task)
+        if len(options.images) != task.frame_count:
+            raise SpatialError(
+                ErrorCode.WRONG_FRAME_COUNT,
+                f"{task.name} speaks of {task.frame_count} image(s), {len(options.images)} given",
+            )
+    points = tuple(parse_numbers(p, 2, "--pixel takes two numbers U,V") for p in options.pixel)
+    frames = tuple(frame_of(options, path, number) for number, path in enumerate(options.images, start=1))
+    request = AskRequest(
+        task=options.task or "",
+        frames=frames,
+        points_px=tuple((p[0], p[1]) for p in points),
+        question=options.question or "",
+        max_new_tokens=options.max_new_tokens,
+    )
+    answer = load_model(options).ask(request)
+    if options.json:
+        json.dump(asdict(answer), sys.stdout, indent=2, ensure_ascii=False)
+        print()
+        return 0
+    from spatial_mllm_core.evaluation.scorer import format_answer
+
+    print(f"{format_answer(answer)}  (confidence {answer.confidence:.2f}, {answer.latency_s * 1000:.0f} ms)")
+    return 0

@@ -150,11 +150,20 @@ def undistort_theta(d: Array, theta_d: Array) -> Array:
 
 def theta_limit(d: Array) -> float:
     """Return the largest angle, rad, up to which the fisheye polynomial only grows."""
-    # d theta_d / d theta as a polynomial in theta, highest power first
-    slope = [9 * d[3], 0, 7 * d[2], 0, 5 * d[1], 0, 3 * d[0], 0, 1.0]
-    roots = np.roots(slope)
-    real = roots[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)].real
-    return float(min(real.min(), _HALF_TURN)) if real.size else _HALF_TURN
+    # np.roots would be exact, but overflows on coefficients that are almost zero
+    theta = np.linspace(0.0, _HALF_TURN, 4097)
+    falling = _theta_slope(d, theta) <= 0
+    if not bool(falling.any()):
+        return _HALF_TURN
+    high = theta[int(np.argmax(falling))]
+    low = high - theta[1]
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if float(_theta_slope(d, np.array(middle))) > 0:
+            low = middle
+        else:
+            high = middle
+    return float(low)
 
 
 def _theta_distorted(d: Array, theta: Array) -> Array:

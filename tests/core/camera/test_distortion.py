@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spatial_mllm_core.camera import distortion
@@ -48,7 +48,20 @@ def lenses(draw):
     d = [draw(st.floats(-0.25, 0.3)), draw(small), draw(tiny), draw(tiny), draw(small)]
     d += [draw(small), draw(small), draw(small)]
     d += [draw(tiny) for _ in range(6)]
-    return model, np.array(d[:n])
+    d = np.array(d[:n])
+    assume(one_to_one(model, d))
+    return model, d
+
+
+def one_to_one(model, d):
+    """Whether radii up to the grid's corner keep growing in every direction, by OpenCV's numbers."""
+    radii = np.linspace(0.0, 1.05, 40)
+    for angle in np.linspace(0, 2 * np.pi, 12, endpoint=False):
+        ray = radii[:, None] * [np.cos(angle), np.sin(angle)]
+        seen = opencv_distort(model, d, ray)
+        if (np.diff(np.hypot(*(seen - seen[0]).T)) < 0.1 * radii[1]).any():
+            return False
+    return True
 
 
 @settings(max_examples=150, deadline=None)
@@ -131,6 +144,14 @@ def test_fisheye_angle_reaches_beyond_ninety_degrees_and_stops_at_its_fold():
     theta = distortion.undistort_theta(folding, np.array([0.5 * peak, 1.01 * peak]))
     assert 0 < theta[0] < limit
     assert np.isnan(theta[1])
+
+
+def test_a_coefficient_that_is_almost_zero_does_no_harm():
+    d = np.array([0.0, 0.03, 0.004, 1.2e-38])
+    xy = grid(0.5, 5)
+    np.testing.assert_allclose(
+        distortion.undistort("equidistant", d, distortion.distort("equidistant", d, xy)), xy, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,33 +38,42 @@ SWITCHES = ("use_sim_time", "autostart")
 
 
 def generate_launch_description() -> LaunchDescription:
+    given: set[str] = set()
+
+    def note_given(context: LaunchContext) -> None:
+        """What stands on the command line wins over the file; a default does not."""
+        given.update(context.launch_configurations)
+
+    def bringup(context: LaunchContext) -> list[Node]:
+        return [_bringup(context, given)]
+
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=words, choices=choices)
         for name, default, words, choices in ARGUMENTS
     ]
-    return LaunchDescription([*declared, OpaqueFunction(function=_bringup)])
+    return LaunchDescription(
+        [OpaqueFunction(function=note_given), *declared, OpaqueFunction(function=bringup)]
+    )
 
 
-def _bringup(context: LaunchContext) -> list[Node]:
-    """The one process; an argument that is empty or left at its default does not hide the file's value."""
+def _bringup(context: LaunchContext, given: set[str]) -> Node:
+    """The one process, with the parameters of the file and those given as arguments."""
 
-    def given(name: str) -> str:
+    def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    defaults = {name: default for name, default, _, _ in ARGUMENTS}
     shipped = PathJoinSubstitution([FindPackageShare("spatial_mllm"), "config", "bringup.yaml"])
-    parameters = {target: given(name) for name, target in TEXT_PARAMETERS if given(name) != defaults[name]}
-    parameters.update({name: given(name) == "true" for name in SWITCHES if given(name) != defaults[name]})
-    return [
-        Node(
-            package="spatial_mllm",
-            executable="bringup",
-            namespace=given("namespace"),
-            parameters=[given("params_file") or shipped, parameters]
-            if parameters
-            else [given("params_file") or shipped],
-            arguments=["--ros-args", "--log-level", given("log_level")],
-            output="screen",
-            emulate_tty=True,
-        )
-    ]
+    parameters: list = [value("params_file") or shipped]
+    arguments = {target: value(name) for name, target in TEXT_PARAMETERS if name in given}
+    arguments.update({name: value(name) == "true" for name in SWITCHES if name in given})
+    if arguments:
+        parameters.append(arguments)
+    return Node(
+        package="spatial_mllm",
+        executable="bringup",
+        namespace=value("namespace"),
+        parameters=parameters,
+        arguments=["--ros-args", "--log-level", value("log_level")],
+        output="screen",
+        emulate_tty=True,
+    )

@@ -14,3 +14,8 @@ os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ.setdefault(
     "HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(os.path.sep, "tmp", "spatial_mllm_hypothesis")
 )
+
+from hypothesis import settings  # noqa: E402  (its storage folder is set above)
+
+settings.register_profile("house", deadline=None)  # a busy machine is not a defect
+settings.load_profile("house")

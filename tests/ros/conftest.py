@@ -25,7 +25,7 @@ from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from spatial_mllm_msgs.action import Ask  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -121,7 +121,9 @@ class Bringup:
 class Rig:
     """A camera and a client beside a bringup; everything waits by spinning, with hard limits."""
 
-    def __init__(self, bringup: Bringup, *, image: str, camera_info: str, namespace: str) -> None:
+    def __init__(
+        self, bringup: Bringup, *, image: str, camera_info: str, namespace: str, kind: Any = Image
+    ) -> None:
         self.bringup = bringup
         self.namespace = namespace
         self.context = rclpy.Context()
@@ -131,7 +133,7 @@ class Rig:
         )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.images = self.node.create_publisher(Image, image, RELIABLE)
+        self.images = self.node.create_publisher(kind, image, RELIABLE)
         self.infos = self.node.create_publisher(CameraInfo, camera_info, RELIABLE)
         self.asker = ActionClient(self.node, Ask, f"{namespace}/ask")
         self.statuses: dict[str, Any] = {}
@@ -290,7 +292,14 @@ def make_rig(*, double: bool, parameters: dict[str, Any]) -> Rig:
     image = parameters.setdefault("image_topic", f"{place}/camera/image")
     bringup = Bringup(double=double, parameters=parameters, remap=(f"__ns:={place}{NAMESPACE}",))
     info = parameters.get("camera_info_topic", image.rpartition("/")[0] + "/camera_info")
-    return Rig(bringup, image=image, camera_info=info, namespace=f"{place}{NAMESPACE}")
+    is_compressed = parameters.get("image_transport") == "compressed"
+    return Rig(
+        bringup,
+        image=image + ("/compressed" if is_compressed else ""),
+        camera_info=info,
+        namespace=f"{place}{NAMESPACE}",
+        kind=CompressedImage if is_compressed else Image,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,7 @@ def test_questions_and_frames_take_turns(make):
     listener.on_frame = lambda frame, result: order.append("frame")
     gate = threading.Event()
     first = worker.submit(lambda _: gate.wait(5))
+    wait(lambda: not worker._jobs)
     for stamp in range(1, 6):
         worker.offer_frame(lambda stamp=stamp: frame(stamp))
         worker.submit(lambda _: order.append("question"))

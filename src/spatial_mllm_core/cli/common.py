@@ -233,7 +233,7 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         now_s = time.monotonic()
         pause_s = 0.1 if self._is_terminal else 10.0
-        if now_s - self._told_s < pause_s and done < total:
+        if now_s - self._told_s < pause_s and not (self._is_terminal and done >= total):
             return
         self._told_s = now_s
         share = done / total if total else 1.0

@@ -60,6 +60,17 @@ def run(options: argparse.Namespace) -> int:
     return INCOMPLETE if is_partial or differs else DONE
 
 
+def trend_words(e: Evaluation) -> str:
+    """The trend, or why there is none."""
+    if not math.isnan(e.trend):
+        return f"{e.trend:.3f} (Spearman, predicted against true displacement)"
+    if not any(math.isfinite(r.true_m) for r in e.rewards):
+        return "none, the true displacement is unknown"
+    if not any(math.isfinite(r.predicted_m) for r in e.rewards):
+        return "none, no image could be judged"
+    return "none, the predicted or the true displacement never changes"
+
+
 def table(e: Evaluation) -> str:
     """The figures as lines of text."""
     lines = [
@@ -85,12 +96,7 @@ def table(e: Evaluation) -> str:
         words = f"vector off by {m.mean_m * 100:.1f} cm, length by {m.length_mean_m * 100:.1f} cm over {m.count} images"
         lines.append(("displacement", words))
     if e.rewards:
-        words = (
-            "truth unknown"
-            if math.isnan(e.trend)
-            else f"{e.trend:.3f} (Spearman, predicted against true displacement)"
-        )
-        lines.append(("reward trend", words))
+        lines.append(("reward trend", trend_words(e)))
     for number, q in enumerate(e.questions, start=1):
         verdict = "unknown" if q.is_correct is None else "right" if q.is_correct else "wrong"
         answer = q.fault or f"{q.answer}, truth {q.truth or 'unknown'}: {verdict}"

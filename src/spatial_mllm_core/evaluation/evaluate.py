@@ -265,4 +265,4 @@ def _first(items: Iterable[T], limit: int) -> Iterator[T]:
 
 
 def _name(path: Path) -> str:
-    return path.resolve().stem if path.suffix else path.resolve().name
+    return path.absolute().stem if path.is_file() else path.absolute().name

@@ -263,20 +263,25 @@ def words_of(question: Question) -> str:
 def format_answer(answer: Answer) -> str:
     """An answer for a person."""
     if answer.kind == "scalar":
-        return f"{answer.values[0]:.3f}{_NBSP}{answer.unit}"
+        return f"{_metres(answer.values[0])}{_NBSP}{answer.unit}"
     if answer.kind == "vector":
-        return f"({f',{_NBSP}'.join(f'{v:.3f}' for v in answer.values)}){_NBSP}{answer.unit}"
+        return f"({f',{_NBSP}'.join(_metres(v) for v in answer.values)}){_NBSP}{answer.unit}"
     if answer.kind == "pixel":
         return f"({f',{_NBSP}'.join(f'{v:.0f}' for v in answer.values)})"
     return answer.label or answer.text
 
 
+def _metres(value: float) -> str:
+    """Millimetres are the grammar's last digit; a model's nonsense must not fill a line with zeros."""
+    return f"{value:.3f}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
 def _format_truth(question: Question, truth: TaskValue, seen: _Seen | None) -> str:
     kind = tasks.get(question.task).kind
     if kind == "scalar":
-        return f"{truth.values[0]:.3f}{_NBSP}m"
+        return f"{_metres(truth.values[0])}{_NBSP}m"
     if kind == "vector":
-        return f"({f',{_NBSP}'.join(f'{v:.3f}' for v in truth.values)}){_NBSP}m"
+        return f"({f',{_NBSP}'.join(_metres(v) for v in truth.values)}){_NBSP}m"
     if kind == "coordinate" and seen is not None:
         named = {pixel_to_coordinate(p, seen.width, seen.height): p for p in question.points_px}
         point = named.get((round(truth.values[0]), round(truth.values[1])))

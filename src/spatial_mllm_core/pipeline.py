@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.frames import Frame, FrameMemory
+from spatial_mllm_core.frames import Added, Frame, FrameMemory
 from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.spatial_model import OnText, ShouldStop, SpatialModel
 from spatial_mllm_core.reward.annotator import RewardAnnotator
@@ -57,7 +57,8 @@ class SpatialPipeline:
     def process(self, frame: Frame, *, want_depth: bool = True, want_reward: bool = True) -> FrameResult:
         """Keep a frame and compute what is wanted of it; never raises for a fault of the frame."""
         began = time.monotonic()
-        self.memory.add(frame)
+        if self.memory.add(frame) is Added.JUMP and self._annotator is not None:
+            self._annotator.restart()
         depth_m = confidence = None
         depth_error = None
         if want_depth:

@@ -42,6 +42,10 @@ class RewardAnnotator:
         self.reference = reference
         self._last_potential: float | None = None
 
+    def restart(self) -> None:
+        """Forget the last potential: the next frame does not follow the last one (a bag that loops)."""
+        self._last_potential = None
+
     def judge(self, frame: Frame) -> tuple[Reward, tuple[Answer, ...]]:
         """Reward of a frame, with the answers it rests on; a fault gives an invalid reward, never raises."""
         began = time.monotonic()

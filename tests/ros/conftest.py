@@ -326,5 +326,5 @@ def bundle() -> Path:
 
 @pytest.fixture(scope="session")
 def rig_messages() -> Any:
-    """`make_image` and `make_info`."""
-    return SimpleNamespace(make_image=make_image, make_info=make_info)
+    """`make_image`, `make_info` and `stamp_ns`."""
+    return SimpleNamespace(make_image=make_image, make_info=make_info, stamp_ns=stamp_ns)

@@ -292,3 +292,18 @@ def test_points_are_the_depth_seen_from_the_camera(start, bundle, messages):
     k = np.reshape(messages[0][1]["CameraInfo"].k, (3, 3))
     u = points[100, 200, 0] / points[100, 200, 2] * k[0, 0] + k[0, 2]
     assert u == pytest.approx(200, abs=0.5)
+
+
+def test_c32_a_bag_that_loops_starts_the_shaping_anew(rig, live, messages):
+    """The jump from the end to the beginning is no movement that could be rewarded or punished."""
+    rewards = []
+    for _, pair in messages[1:3]:
+        for msg in pair.values():
+            msg.header.stamp.sec -= 100
+        at = convert.to_ns(pair["CameraInfo"].header.stamp)
+        play(rig, (at, pair))
+        rig.wait("the reward after the loop", lambda at=at: at_stamp(rig.rewards, at), 30.0)
+        rewards.append(at_stamp(rig.rewards, at))
+    assert rewards[0].reward == 0.0
+    assert rewards[1].reward == pytest.approx(0.99 * rewards[1].progress - rewards[0].progress)
+    rig.wait("the jump on /diagnostics", lambda: rig.fault_counts().get(303, 0) == 1)

@@ -133,13 +133,22 @@ class Session:
     Attributes:
         published_ns: stamps of the images sent, in order.
         answered_ns: stamps for which depth came back.
+        expects_depth: False when the nodes cannot give any (no calibration): then nothing waits for it.
     """
 
     def __init__(
-        self, node: Node, bringup: Bringup, bag: BagWriter, kind: type[Any], picture_ns: set[int]
+        self,
+        node: Node,
+        executor: SingleThreadedExecutor,
+        bringup: Bringup,
+        bag: BagWriter,
+        kind: type[Any],
+        picture_ns: set[int],
     ) -> None:
         self._node = node
+        self._executor = executor
         self._bringup = bringup
+        self.expects_depth = True
         self._bag = bag
         self._bag_lock = threading.Lock()
         self._last_log_ns = 0
@@ -206,11 +215,11 @@ class Session:
         """Until fewer than `IN_FLIGHT` images wait for their answer."""
         self._wait(lambda: len(self._open()) < IN_FLIGHT, ANSWER_LIMIT_S)
         if len(self._open()) >= IN_FLIGHT:
-            self._given_up_ns.update(self._open())
+            self._given_up_ns.update(self._open())  # an image that cannot be decoded, or was lost on the way
 
     def wait_for_frame(self, stamp_ns: int, limit_s: float = ANSWER_LIMIT_S) -> bool:
         """Until the depth of an image has come; False when it has not in time."""
-        return self._wait(lambda: stamp_ns in self.answered_ns, limit_s)
+        return self._wait(lambda: stamp_ns in self.answered_ns or not self.expects_depth, limit_s)
 
     def wait_for_all(self, limit_s: float) -> bool:
         """Until every image has been answered and, if there is a reward task, judged."""
@@ -227,6 +236,8 @@ class Session:
             time.sleep(0.05)
 
     def _open(self) -> list[int]:
+        if not self.expects_depth:
+            return []
         return [s for s in self.published_ns if s not in self.answered_ns and s not in self._given_up_ns]
 
     def _wait(self, is_done: Callable[[], bool], limit_s: float) -> bool:
@@ -249,7 +260,7 @@ class Session:
             SpatialError: what the node answered, or NOT_READY when it did not.
         """
         request = SetRewardTask.Request(task=conversions.task_to_msg(task))
-        response = self._result(self._reward_client.call_async(request), "set_reward_task")
+        response = self._result(lambda: self._reward_client.call_async(request), "set_reward_task")
         if not response.success:
             raise conversions.fault_from(response.error_code, response.error_msg)
         used = conversions.task_from_msg(response.task)
@@ -277,22 +288,34 @@ class Session:
             streamed.append(message.feedback.text)
             on_text(message.feedback.text)
 
-        sent = self._ask_client.send_goal_async(goal, feedback_callback=on_feedback)
-        handle = self._result(sent, "ask")
-        result = self._result(handle.get_result_async(), "ask").result
+        handle = self._result(
+            lambda: self._ask_client.send_goal_async(goal, feedback_callback=on_feedback), "ask"
+        )
+        result = self._result(handle.get_result_async, "ask").result
         # feedback and result travel on different topics; the last words may come after the result
         self._wait(lambda: streamed[-1].strip() == result.answer.text, 1.0)
         return result
 
-    def _result(self, future: Any, name: str) -> Any:
+    def _result(self, send: Callable[[], Any], name: str) -> Any:
+        """Send a request and wait for its future.
+
+        It is sent on the executor's thread: rclpy notes a request after it has sent it, and from
+        another thread a fast answer comes first and is thrown away as "unexpected".
+        """
         done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
+        box: list[Any] = []
+
+        def run() -> None:
+            box.append(send())
+            box[0].add_done_callback(lambda _: done.set())
+
+        self._executor.create_task(run)
         until_s = time.monotonic() + 60.0
         while not done.wait(0.2):
             self._bringup.check()
             if time.monotonic() > until_s:
                 raise SpatialError(ErrorCode.NOT_READY, f"{name} did not answer within 60 s")
-        return future.result()
+        return box[0].result()
 
     # -- recording --------------------------------------------------------------------------------
 
@@ -344,7 +367,7 @@ def open_session(
         node = Node("demo", namespace="demo")
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        session = Session(node, bringup, bag, kind, picture_ns)
+        session = Session(node, executor, bringup, bag, kind, picture_ns)
         thread = threading.Thread(target=_spin, args=(executor,), name="spin", daemon=True)
         thread.start()
         yield session, bringup

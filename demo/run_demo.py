@@ -4,7 +4,8 @@
     make demo BAG=path/to/bag       your own bag
 
 Prints a table and writes demo/out/<bag> (what the nodes published, as MCAP) and demo/report.html,
-whose path is the last line. Exit status: 0 done, 1 a fault, 3 done but the replay differs.
+whose path is the last line. Exit status: 0 done, 1 a fault, 3 done, but the replay differs
+or the bag is only partly readable.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from live import Session
 
     from spatial_mllm_core.evaluation.evaluate import Source
-    from spatial_mllm_core.evaluation.results import Evaluation
     from spatial_mllm_core.evaluation.run import Plan, Question
+    from spatial_mllm_core.reward.task import RewardTask
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +96,6 @@ def _demo(options: argparse.Namespace) -> int:
     print("replay  the same images once more, offline, and every recorded output against it")
     evaluation = evaluate_recording(source, output, SpatialPipeline(model))
     evaluation.frames_in = len(live.published_ns)
-    _drop_truncation_note(evaluation)
     print()
     print(table(evaluation))
     if peak_mb is not None:
@@ -108,7 +108,7 @@ def _demo(options: argparse.Namespace) -> int:
     )
     print(_short(options.report))
     assert evaluation.replay is not None
-    return 0 if evaluation.replay.is_equal else 3
+    return 0 if evaluation.replay.is_equal and not evaluation.is_partial else 3
 
 
 def _play_live(
@@ -155,8 +155,7 @@ def _play_live(
                     return
                 session.wait_for_frame(stamp_ns)
                 if stamp_ns == task.reference_stamp_ns:
-                    used = session.set_reward_task(task)
-                    print(f"reward  task '{used.task_id}' set through the service: {used.description}")
+                    _set_reward_task(session, task)
                 for question in due:
                     questions.remove(question)
                     _ask(session, question)
@@ -182,6 +181,19 @@ def _play_live(
     raise AssertionError("unreachable")
 
 
+def _set_reward_task(session: Session, task: RewardTask) -> None:
+    from spatial_mllm_core.errors import SpatialError
+
+    try:
+        used = session.set_reward_task(task)
+    except SpatialError as fault:
+        print(f"reward  refused: {fault}")
+        # without calibration no image gets depth, and waiting for it would be in vain
+        session.expects_depth = not 200 <= int(fault.code) < 300
+        return
+    print(f"reward  task '{used.task_id}' set through the service: {used.description}")
+
+
 def _ask(session: Session, question: Question) -> None:
     from spatial_mllm_core.evaluation.scorer import words_of
 
@@ -194,11 +206,6 @@ def _ask(session: Session, question: Question) -> None:
     streamed = " | ".join(pieces[:6]) + (" | …" if len(pieces) > 6 else "")
     print(f"        streamed: {streamed}")
     print(f"        {result.answer.text}  ({result.answer.latency_s * 1000:.0f} ms)")
-
-
-def _drop_truncation_note(evaluation: Evaluation) -> None:
-    """--limit leaves images out on purpose; they are not dropped ones."""
-    evaluation.frames_answered = min(evaluation.frames_answered, evaluation.frames_in)
 
 
 def _short(path: Path) -> str:

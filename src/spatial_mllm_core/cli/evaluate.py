@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,20 +54,8 @@ def run(options: argparse.Namespace) -> int:
         print(options.report, file=sys.stderr if to_stdout else sys.stdout)
     for note in evaluation.notes:
         print(f"spatial-mllm: {note}", file=sys.stderr)
-    is_partial = any("partly readable" in note or "could not be used" in note for note in evaluation.notes)
     differs = evaluation.replay is not None and not evaluation.replay.is_equal
-    return INCOMPLETE if is_partial or differs else DONE
-
-
-def trend_words(e: Evaluation) -> str:
-    """The trend, or why there is none."""
-    if not math.isnan(e.trend):
-        return f"{e.trend:.3f} (Spearman, predicted against true displacement)"
-    if not any(math.isfinite(r.true_m) for r in e.rewards):
-        return "none, the true displacement is unknown"
-    if not any(math.isfinite(r.predicted_m) for r in e.rewards):
-        return "none, no image could be judged"
-    return "none, the predicted or the true displacement never changes"
+    return INCOMPLETE if evaluation.is_partial or differs else DONE
 
 
 def table(e: Evaluation) -> str:
@@ -76,7 +63,7 @@ def table(e: Evaluation) -> str:
     lines = [
         ("bag", f"{e.bag}, {e.duration_s:.1f} s"),
         ("model", e.model),
-        ("frames", f"{e.frames_in} in, {e.frames_answered} answered, {e.frames_dropped} dropped"),
+        ("frames", e.frames_words),
     ]
     if e.depth is not None:
         d = e.depth
@@ -96,7 +83,7 @@ def table(e: Evaluation) -> str:
         words = f"vector off by {m.mean_m * 100:.1f} cm, length by {m.length_mean_m * 100:.1f} cm over {m.count} images"
         lines.append(("displacement", words))
     if e.rewards:
-        lines.append(("reward trend", trend_words(e)))
+        lines.append(("reward trend", e.trend_words))
     for number, q in enumerate(e.questions, start=1):
         verdict = "unknown" if q.is_correct is None else "right" if q.is_correct else "wrong"
         answer = q.fault or f"{q.answer}, truth {q.truth or 'unknown'}: {verdict}"

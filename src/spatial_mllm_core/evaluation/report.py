@@ -71,6 +71,8 @@ def summary(e: Evaluation) -> str:
     if math.isfinite(e.trend):
         words = "follows" if e.trend > 0.8 else "partly follows" if e.trend > 0.4 else "does not follow"
         said.append(f"The predicted displacement {words} the true one (rank correlation {_signed(e.trend)}).")
+    elif any(math.isfinite(r.true_m) for r in e.rewards):
+        said.append(f"There is no reward trend: {e.trend_words.removeprefix('none, ')}.")
     judged = [q for q in e.questions if q.is_correct is not None]
     if judged:
         said.append(f"{sum(bool(q.is_correct) for q in judged)} of {len(judged)} questions are right.")
@@ -82,8 +84,8 @@ def _cards(e: Evaluation) -> str:
         _card(
             "Frames",
             f"{e.frames_answered}",
-            f"answered of {e.frames_in}, {e.frames_dropped} dropped",
-            None if e.frames_in == 0 else e.frames_dropped == 0,
+            f"answered of {e.frames_words.replace(f' in, {e.frames_answered} answered', '')}",
+            None if e.frames_in == 0 else e.frames_answered == e.frames_in,
         )
     ]
     if e.depth is not None:
@@ -144,10 +146,11 @@ def _depth(e: Evaluation) -> str:
     rows = "".join(_picture_row(p, scale, e) for p in e.pictures)
     chart = ""
     if any(f.depth is not None for f in e.frames):
-        errors = [(f.time_s, f.depth.abs_rel if f.depth else math.nan) for f in e.frames]
+        # images without a true depth are no gap in the prediction, so the curve goes past them
+        errors = [(f.time_s, f.depth.abs_rel) for f in e.frames if f.depth is not None]
         curves = [Series("as measured", errors, "a")]
         if any(f.aligned is not None for f in e.frames):
-            shape = [(f.time_s, f.aligned.abs_rel if f.aligned else math.nan) for f in e.frames]
+            shape = [(f.time_s, f.aligned.abs_rel) for f in e.frames if f.aligned is not None]
             curves.append(Series("after scaling each image", shape, "b"))
         chart = line_chart("Depth error of every image", "time, s", "AbsRel", curves)
     return (

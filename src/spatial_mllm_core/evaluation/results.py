@@ -115,7 +115,8 @@ class Evaluation:
 
     Attributes:
         bag, model: names.
-        frames_in: images offered; frames_answered: images with a depth or a fault said; dropped = the rest.
+        frames_in: images offered; frames_answered: images with a depth; frames_refused: images without usable
+            calibration, of which no depth can be told; dropped = the rest.
         depth, aligned: mean errors as measured, and after the best overall scale per image.
         trend: Spearman correlation of predicted and true displacement length; NaN without truth.
         notes: sentences a reader must know, e.g. that the bag is incomplete or has no truth.
@@ -125,6 +126,7 @@ class Evaluation:
     model: str
     frames_in: int = 0
     frames_answered: int = 0
+    frames_refused: int = 0
     duration_s: float = 0.0
     frames: list[FrameFigures] = field(default_factory=list)
     depth: DepthError | None = None
@@ -139,7 +141,29 @@ class Evaluation:
 
     @property
     def frames_dropped(self) -> int:
-        return max(0, self.frames_in - self.frames_answered)
+        return max(0, self.frames_in - self.frames_answered - self.frames_refused)
+
+    @property
+    def frames_words(self) -> str:
+        """What became of the images."""
+        refused = f", {self.frames_refused} refused for want of calibration" if self.frames_refused else ""
+        return f"{self.frames_in} in, {self.frames_answered} answered{refused}, {self.frames_dropped} dropped"
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some of the bag or some of its images could not be used."""
+        return any("partly readable" in note or "could not be used" in note for note in self.notes)
+
+    @property
+    def trend_words(self) -> str:
+        """The trend in words, or why there is none."""
+        if not math.isnan(self.trend):
+            return f"{self.trend:.3f} (Spearman, predicted against true displacement)"
+        if not any(math.isfinite(r.true_m) for r in self.rewards):
+            return "none, the true displacement is unknown"
+        if not any(math.isfinite(r.predicted_m) for r in self.rewards):
+            return "none, no image could be judged"
+        return "none, the predicted or the true displacement never changes"
 
     def to_json(self) -> str:
         """The figures without the pictures, as JSON; NaN becomes null."""

@@ -90,6 +90,7 @@ class Scorer:
         if self._first_ns is None:
             self._first_ns = stamp_ns
         self._last_ns = max(self._last_ns, stamp_ns)
+        self.evaluation.frames_refused += frame.camera is None
         true_m = self._truth.depth_m(frame)
         if stamp_ns in self._points:
             depths_m: dict[Point, float | None] = {}

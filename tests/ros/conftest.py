@@ -69,15 +69,23 @@ def make_info(at_ns: int, *, width: int = WIDTH, height: int = HEIGHT, frame_id:
 
 
 class Bringup:
-    """A bringup process.
+    """A process of bringup or of one node alone.
 
     Args:
         parameters: ROS parameters, by name.
         double: run the model double instead of the bundle in models/.
+        executable: bringup, perception or reward_annotator.
     """
 
-    def __init__(self, *, double: bool, parameters: dict[str, Any], remap: tuple[str, ...] = ()) -> None:
-        script = [str(HERE / "bringup_with_double.py")] if double else ["-m", "spatial_mllm.bringup"]
+    def __init__(
+        self,
+        *,
+        double: bool,
+        parameters: dict[str, Any],
+        remap: tuple[str, ...] = (),
+        executable: str = "bringup",
+    ) -> None:
+        script = [str(HERE / "bringup_with_double.py")] if double else ["-m", f"spatial_mllm.{executable}"]
         arguments = ["--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -266,8 +274,10 @@ def start() -> Iterator[Callable[..., Rig]]:
     """Start a bringup with a rig: `start(double=True, image_topic="/camera/image")`."""
     rigs: list[Rig] = []
 
-    def _start(*, double: bool = False, wait: bool = True, **parameters: Any) -> Rig:
-        rigs.append(make_rig(double=double, parameters=parameters))
+    def _start(
+        *, double: bool = False, wait: bool = True, executable: str = "bringup", **parameters: Any
+    ) -> Rig:
+        rigs.append(make_rig(double=double, parameters=parameters, executable=executable))
         if wait:
             rigs[-1].wait_active()
         return rigs[-1]
@@ -283,14 +293,15 @@ def _end(rigs: list[Rig]) -> None:
             rig.bringup.stop()
 
 
-def make_rig(*, double: bool, parameters: dict[str, Any]) -> Rig:
+def make_rig(*, double: bool, parameters: dict[str, Any], executable: str = "bringup") -> Rig:
     """A rig in a namespace of its own, whose camera publishes where its bringup listens."""
     parameters = {name.replace("__", "."): value for name, value in parameters.items()}
     place = f"/rig{next(_numbers)}"
     parameters.setdefault("image_qos", "reliable")
     parameters.setdefault("image_queue_depth", 50)
     image = parameters.setdefault("image_topic", f"{place}/camera/image")
-    bringup = Bringup(double=double, parameters=parameters, remap=(f"__ns:={place}{NAMESPACE}",))
+    remap = (f"__ns:={place}{NAMESPACE}",)
+    bringup = Bringup(double=double, parameters=parameters, remap=remap, executable=executable)
     info = parameters.get("camera_info_topic", image.rpartition("/")[0] + "/camera_info")
     is_compressed = parameters.get("image_transport") == "compressed"
     return Rig(

@@ -85,5 +85,6 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from spatial_mllm_core.evaluation.scorer import format_answer
 
-    print(f"{format_answer(answer)}  (confidence {answer.confidence:.2f}, {answer.latency_s * 1000:.0f} ms)")
+    words = format_answer(answer).replace("\u00a0", " ")
+    print(f"{words}  (confidence {answer.confidence:.2f}, {answer.latency_s * 1000:.0f} ms)")
     return 0

@@ -288,10 +288,11 @@ def _jpeg_url(image_rgb: NDArray[np.uint8], point_px: tuple[float, float] | None
 
 
 def _png_url(image_rgb: NDArray[np.uint8]) -> str:
-    return _url(_shrink(image_rgb)[0], ".png", "image/png", [])
+    # painted values must not mix across edges, or there were colours of depths that nobody predicted
+    return _url(_shrink(image_rgb, exact=True)[0], ".png", "image/png", [])
 
 
-def _shrink(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+def _shrink(image: NDArray[np.uint8], *, exact: bool = False) -> tuple[NDArray[np.uint8], float]:
     """The image at most `_PICTURE_WIDTH` wide (two screen pixels each on a phone), and the factor."""
     import cv2
 
@@ -300,8 +301,8 @@ def _shrink(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
     if factor == 1.0:
         return image, 1.0
     size = (round(width * factor), max(1, round(height * factor)))
-    # painted depth must not mix colours across edges
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), factor
+    method = cv2.INTER_NEAREST if exact else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8), factor
 
 
 def _url(image_rgb: NDArray[np.uint8], extension: str, kind: str, options: Sequence[int]) -> str:

@@ -163,7 +163,10 @@ class Evaluation:
             return "none, the true displacement is unknown"
         if not any(math.isfinite(r.predicted_m) for r in self.rewards):
             return "none, no image could be judged"
-        return "none, the predicted or the true displacement never changes"
+        known = {
+            r.predicted_m for r in self.rewards if math.isfinite(r.predicted_m) and math.isfinite(r.true_m)
+        }
+        return f"none, the {'true' if len(known) > 1 else 'predicted'} displacement never changes"
 
     def to_json(self) -> str:
         """The figures without the pictures, as JSON; NaN becomes null."""

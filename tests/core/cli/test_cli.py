@@ -205,7 +205,7 @@ def test_broken_calibration_file(tmp_path: Path, text: str, words: str) -> None:
 def test_ask_prints_a_line_or_json(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["ask", str(picture), "--hfov", "60", "--task", "depth_estimation_coor", "--pixel", "10,20"]
     assert main(arguments) == 0
-    assert capsys.readouterr().out.startswith("2.100\xa0m  (confidence")
+    assert capsys.readouterr().out.startswith("2.100 m  (confidence")
     assert main([*arguments, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["values"] == [2.1]

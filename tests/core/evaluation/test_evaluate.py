@@ -86,7 +86,12 @@ def test_bag_without_truth_still_shows_everything(tmp_path: Path) -> None:
 def test_bag_without_camera_info_says_why_there_is_no_depth(tmp_path: Path) -> None:
     path = write_push_bag(tmp_path / "bare", with_info=False)
     e = evaluate_bag(look_around(path), pipeline())
-    assert (e.frames_in, e.frames_answered, e.frames_refused, e.frames_dropped) == (FRAME_COUNT, 0, FRAME_COUNT, 0)
+    assert (e.frames_in, e.frames_answered, e.frames_refused, e.frames_dropped) == (
+        FRAME_COUNT,
+        0,
+        FRAME_COUNT,
+        0,
+    )
     assert e.frames_words == "6 in, 0 answered, 6 refused for want of calibration, 0 dropped"
     assert [n[:4] for n in e.notes if n.startswith("E")] == ["E201", "E201"] or any(
         "E201" in n for n in e.notes

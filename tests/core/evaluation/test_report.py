@@ -154,3 +154,17 @@ def test_chart_leaves_a_gap_for_nan_and_draws_a_lone_point() -> None:
     assert chart.count("<polyline") == 2
     assert line_chart("t", "x", "y", [Series("s", [(0, math.nan)])]) == ""
     assert "nan" not in line_chart("t", "x", "y", [Series("s", [(0, 5), (1, 5)])])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([(0.1, math.nan), (0.2, math.nan)], "true displacement is unknown"),
+        ([(math.nan, 0.1), (math.nan, 0.2)], "no image could be judged"),
+        ([(0.1, 0.1), (0.1, 0.2)], "predicted displacement never changes"),
+        ([(0.1, 0.1), (0.2, 0.1)], "true displacement never changes"),
+    ],
+)
+def test_absent_trend_says_why(pairs: list[tuple[float, float]], words: str) -> None:
+    rewards = [RewardPoint(i, i / 10, p, t, 0, 0) for i, (p, t) in enumerate(pairs)]
+    assert words in Evaluation(bag="b", model="m", rewards=rewards).trend_words

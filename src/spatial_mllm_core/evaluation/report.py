@@ -113,6 +113,8 @@ def _cards(e: Evaluation) -> str:
                 "Reward trend", _signed(e.trend), "Spearman, predicted against true displacement; 1 is best"
             )
         )
+    elif e.rewards:
+        cards.append(_card("Reward trend", "none", e.trend_words.removeprefix("none, ")))
     if e.replay is not None:
         compared = e.replay.depths + e.replay.answers + e.replay.rewards
         word = "equal" if e.replay.is_equal else "different" if e.replay.difference else "not compared"

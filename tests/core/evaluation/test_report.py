@@ -167,4 +167,6 @@ def test_chart_leaves_a_gap_for_nan_and_draws_a_lone_point() -> None:
 )
 def test_absent_trend_says_why(pairs: list[tuple[float, float]], words: str) -> None:
     rewards = [RewardPoint(i, i / 10, p, t, 0, 0) for i, (p, t) in enumerate(pairs)]
-    assert words in Evaluation(bag="b", model="m", rewards=rewards).trend_words
+    evaluation = Evaluation(bag="b", model="m", rewards=rewards)
+    assert words in evaluation.trend_words
+    assert words in page(evaluation)

@@ -330,8 +330,7 @@ def start_once() -> Iterator[Callable[..., Rig]]:
 @pytest.fixture(scope="session")
 def bundle() -> Path:
     """The shipped model."""
-    if not (BUNDLE / "manifest.json").is_file():
-        pytest.skip("the shipped model bundle models/spatial-mllm-mini is not there yet")
+    assert (BUNDLE / "manifest.json").is_file(), f"the shipped model {BUNDLE} is missing"
     return BUNDLE
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from spatial_mllm_core.errors import SpatialError, one_line
+from spatial_mllm_training.scenes.cameras import DOMAINS
 from spatial_mllm_training.scenes.generate import NoViewError, make_scene
 from spatial_mllm_training.scenes.record import SceneRecord, scene_path
 from spatial_mllm_training.scenes.render import choose_gl
@@ -34,6 +35,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=_size, default=(256, 192), help="WIDTHxHEIGHT (default 256x192)")
     parser.add_argument("--steps", type=_positive, default=4, help="time steps a scene (default 4)")
     parser.add_argument("--views", type=_positive, default=4, help="cameras a scene (default 4)")
+    parser.add_argument(
+        "--domain",
+        choices=sorted(DOMAINS),
+        default="broad",
+        help="broad: rooms and tables, all cameras; workspace: tables from a robot's usual distance",
+    )
     parser.add_argument(
         "--supersample", type=_positive, default=2, help="draw colour finer and average (default 2)"
     )
@@ -73,6 +80,7 @@ def write_scene(
     views: int,
     supersample: int,
     overwrite: bool = False,
+    domain: str = "broad",
 ) -> str:
     """Make and save one scene; return "made", "kept" or the reason why there is none."""
     path = scene_path(folder, seed)
@@ -85,7 +93,13 @@ def write_scene(
             pass  # half a file: made anew below
     try:
         make_scene(
-            seed, width=size[0], height=size[1], steps=steps, views=views, supersample=supersample
+            seed,
+            width=size[0],
+            height=size[1],
+            steps=steps,
+            views=views,
+            supersample=supersample,
+            domain=domain,
         ).save(path)
     except NoViewError as error:
         return one_line(str(error))
@@ -104,7 +118,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"cannot write to {folder}: {error.strerror}", file=sys.stderr)
         return 2
     made, failures, start = 0, [], time.monotonic()
-    rest = (arguments.size, arguments.steps, arguments.views, arguments.supersample, arguments.overwrite)
+    rest = (
+        arguments.size,
+        arguments.steps,
+        arguments.views,
+        arguments.supersample,
+        arguments.overwrite,
+        arguments.domain,
+    )
     bar = tqdm(total=len(arguments.seeds), unit="scene", smoothing=0.05)
     # Fresh processes: an OpenGL context does not survive a fork.
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:

@@ -137,12 +137,34 @@ def validate(
     return {k: float(np.mean(v)) for k, v in sums.items()}
 
 
-def learning_rate(config: TrainConfig, share: float) -> float:
+def build_optimizers(model: CameraAwareVLM, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the network, AdamW for embeddings, convolutions and vectors."""
+    table = model.hf.get_input_embeddings().weight
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not table]
+    others = [p for p in model.parameters() if p.ndim != 2 or p is table]
+    return [
+        torch.optim.Muon(
+            [{"params": matrices, "peak_lr": config.matrix_learning_rate}],
+            lr=config.matrix_learning_rate,
+            momentum=0.95,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [{"params": others, "peak_lr": config.learning_rate}],
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+        ),
+    ]
+
+
+def schedule(config: TrainConfig, share: float) -> float:
     """Linear warm-up, then cosine to 2 % over the share of the time budget that has passed."""
     if share < config.warmup_share:
-        return config.learning_rate * share / config.warmup_share
+        return share / config.warmup_share
     done = min(1.0, (share - config.warmup_share) / (1.0 - config.warmup_share))
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))
+    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
@@ -164,19 +186,14 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
     use_linear_patch_embed(model.hf)
     model.depth_head.to(memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in model.state_dict().items() if v.is_floating_point()}
-    decay = [p for p in model.parameters() if p.ndim >= 2]
-    other = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    optimizers = build_optimizers(model, config)
     step, elapsed_s = 0, 0.0
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         average, step, elapsed_s = state["average"], state["step"], state["elapsed_s"]
         print(f"resumed at step {step}, {elapsed_s / 60:.1f} min", flush=True)
     train_files = scene_files(scenes, held_out=False)
@@ -212,8 +229,10 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
             elapsed_s = time.monotonic() - began
             if elapsed_s >= budget_s:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, elapsed_s / budget_s)
+            scale = schedule(config, elapsed_s / budget_s)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = scale * group["peak_lr"]
             with torch.autocast("cpu", torch.bfloat16):
                 result = forward(model, batch, grid)
             loss = config.depth_weight * result["depth_loss"] + config.text_weight * result["answer_loss"]
@@ -222,10 +241,12 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
                 raise SystemExit(
                     f"loss is {float(loss)} at step {step}; the batch is in {out / 'bad_batch.pt'}"
                 )
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             step += 1
             keep = min(config.ema, (1 + step) / (10 + step))
             with torch.no_grad():
@@ -256,8 +277,8 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
                 metrics.flush()
             if elapsed_s - last_save > config.checkpoint_minutes * 60:
                 last_save = elapsed_s
-                save_atomically(_state(model, optimizer, average, step, elapsed_s), checkpoint)
-    save_atomically(_state(model, optimizer, average, step, elapsed_s), checkpoint)
+                save_atomically(_state(model, optimizers, average, step, elapsed_s), checkpoint)
+    save_atomically(_state(model, optimizers, average, step, elapsed_s), checkpoint)
     model.load_state_dict({**model.state_dict(), **average})
     figures = validate(model, val_batches, grid)
     print("final (averaged weights) " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
@@ -268,14 +289,14 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
 
 def _state(
     model: CameraAwareVLM,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     average: dict[str, Tensor],
     step: int,
     elapsed_s: float,
 ) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [o.state_dict() for o in optimizers],
         "average": average,
         "step": step,
         "elapsed_s": elapsed_s,

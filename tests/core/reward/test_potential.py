@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,7 +50,7 @@ def test_moving_the_wrong_way_along_a_direction_is_no_progress():
 def test_shaping_telescopes_so_that_a_loop_pays_nothing(distances, gamma):
     move = task(RewardGoal.MOVE_DISTANCE, gamma=gamma)
     phi = [potential(move, (d, 0.0, 0.0), d) for d in distances]
-    rewards = [gamma * b - a for a, b in zip(phi, phi[1:], strict=False)]
+    rewards = [gamma * b - a for a, b in itertools.pairwise(phi)]
     discounted = sum(r * gamma**i for i, r in enumerate(rewards))
     assert discounted == pytest.approx(gamma ** len(rewards) * phi[-1] - phi[0], abs=1e-9)
 

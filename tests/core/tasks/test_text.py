@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,10 +76,8 @@ def test_coordinates_outside_the_scale_are_refused():
 @given(st.text(max_size=200))
 def test_any_text_is_parsed_or_refused_with_a_code(answer):
     for parse in (text.parse_length_m, text.parse_vector_m, text.parse_coordinate):
-        try:
-            parse(answer)
-        except SpatialError as fault:
-            assert fault.code is ErrorCode.UNPARSABLE_ANSWER
+        with contextlib.suppress(SpatialError):  # any other exception fails the test
+            assert np.isfinite(parse(answer)).all()
 
 
 def test_words_must_be_unambiguous():

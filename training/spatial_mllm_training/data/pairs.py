@@ -49,11 +49,11 @@ class PairConfig:
     single_questions: int = 5
     pair_questions: int = 6
     served_template: float = 0.6
-    still_camera: float = 0.6
-    same_time: float = 0.15
-    smallest_crop: float = 0.6
-    aspect: float = 1.2
-    camera_dropout: float = 0.1
+    still_camera: float = 0.7
+    same_time: float = 0.1
+    smallest_crop: float = 0.75
+    aspect: float = 1.15
+    camera_dropout: float = 0.05
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from spatial_mllm_training.data.tokenizer import number_tokens, sinusoid_rows
@@ -55,6 +56,7 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
         tie_word_embeddings=True,
     )
     hf = Qwen2_5_VLForConditionalGeneration(hf_config)
+    _scale_by_fan_in(hf)
     numbers = number_tokens(tokenizer)
     rows = sinusoid_rows(np.asarray(list(numbers), np.float64), config.hidden, 0.04)
     with torch.no_grad():
@@ -62,3 +64,15 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
     return CameraAwareVLM(
         hf, family=config.family, tap_layers=config.tap_layers, head_features=config.head_features
     )
+
+
+def _scale_by_fan_in(hf: nn.Module) -> None:
+    """Initialise matrices with standard deviation 1/sqrt(fan_in) instead of a flat 0.02.
+
+    0.02 suits widths of thousands. At a width of 256 it shrinks every layer's contribution so far that
+    60 steps on four samples left a log-depth error of 0.30; this brings 0.12, with the answers memorised.
+    """
+    tables = {id(hf.get_input_embeddings().weight), id(hf.lm_head.weight)}
+    for parameter in hf.parameters():
+        if parameter.ndim >= 2 and id(parameter) not in tables:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)

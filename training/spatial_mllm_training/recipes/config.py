@@ -38,8 +38,9 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: PairConfig = field(default_factory=PairConfig)
     minutes: float = 90.0
-    batch: int = 8
+    batch: int = 4
     learning_rate: float = 1.0e-3
+    matrix_learning_rate: float = 3.0e-3
     warmup_share: float = 0.03
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -48,7 +49,7 @@ class TrainConfig:
     ema: float = 0.999
     seed: int = 0
     checkpoint_minutes: float = 4.0
-    validate_minutes: float = 8.0
+    validate_minutes: float = 10.0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from spatial_mllm_training.scenes.blueprint import Matrix, Vector, pose, rotation_about
 
 Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Domain:
+    """From where scenes are seen; a narrow domain needs fewer pictures to be learned.
+
+    Attributes:
+        tabletop_share: share of table-top scenes, the rest are rooms.
+        hfov_deg: horizontal field of view, log-uniform.
+        table_distance_m: camera to the table's focus, log-uniform.
+        table_elevation_deg: angle above the table.
+    """
+
+    tabletop_share: float = 0.6
+    hfov_deg: tuple[float, float] = (40.0, 110.0)
+    table_distance_m: tuple[float, float] = (0.35, 2.0)
+    table_elevation_deg: tuple[float, float] = (10.0, 75.0)
+
+
+DOMAINS = {
+    "broad": Domain(),
+    "workspace": Domain(1.0, (50.0, 85.0), (0.65, 1.4), (25.0, 60.0)),
+}
 
 
 def pinhole(
@@ -29,9 +54,10 @@ def pinhole(
     return np.array([[fx, 0, cx], [0, aspect * fx, cy], [0, 0, 1.0]])
 
 
-def random_pinhole(rng: Rng, width: int, height: int) -> Matrix:
-    """Return a K: field of view 40..110 degrees, centre up to 8 % off, fy/fx 0.95..1.05."""
-    hfov_deg = float(np.exp(rng.uniform(np.log(40.0), np.log(110.0))))
+def random_pinhole(rng: Rng, width: int, height: int, domain: Domain = DOMAINS["broad"]) -> Matrix:
+    """Return a K of the domain's field of view, centre up to 8 % off, fy/fx 0.95..1.05."""
+    low, high = domain.hfov_deg
+    hfov_deg = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     shift = rng.uniform(-0.08, 0.08, 2)
     return pinhole(
         width,
@@ -63,11 +89,12 @@ def look_along(eye_m: Vector, yaw_rad: float, pitch_rad: float, roll_rad: float)
     return look_at(eye_m, eye_m + forward, roll_rad)
 
 
-def table_view(rng: Rng, target_m: Vector) -> Matrix:
-    """Return a camera 0.35..2.0 m from `target_m`, from any side, 10..75 degrees above it."""
-    distance_m = float(np.exp(rng.uniform(np.log(0.35), np.log(2.0))))
+def table_view(rng: Rng, target_m: Vector, domain: Domain) -> Matrix:
+    """Return a camera at the domain's distance and angle above `target_m`, from any side."""
+    near, far = domain.table_distance_m
+    distance_m = float(np.exp(rng.uniform(np.log(near), np.log(far))))
     azimuth = rng.uniform(0, 2 * np.pi)
-    elevation = np.radians(rng.uniform(10, 75))
+    elevation = np.radians(rng.uniform(*domain.table_elevation_deg))
     offset = distance_m * np.array(
         [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
     )

@@ -21,22 +21,30 @@ class NoViewError(RuntimeError):
 
 
 def make_scene(
-    seed: int, *, width: int = 256, height: int = 192, steps: int = 4, views: int = 4, supersample: int = 2
+    seed: int,
+    *,
+    width: int = 256,
+    height: int = 192,
+    steps: int = 4,
+    views: int = 4,
+    supersample: int = 2,
+    domain: str = "broad",
 ) -> SceneRecord:
-    """Return the scene of `seed`: `steps` time steps, each seen by `views` cameras.
+    """Return the scene of `seed`: `steps` time steps, each seen by `views` cameras of a domain.
 
     Raises:
         NoViewError: no acceptable camera was found in several layouts.
         SpatialError: BACKEND_UNAVAILABLE without MuJoCo or OpenGL.
     """
     reason = ""
+    place = cameras.DOMAINS[domain]
     for attempt in range(4):
         rng = np.random.default_rng([_GENERATOR, seed, attempt])
-        scenario = (layouts.tabletop if rng.random() < 0.6 else layouts.indoor)(rng, steps)
-        k = cameras.random_pinhole(rng, width, height)
+        scenario = (layouts.tabletop if rng.random() < place.tabletop_share else layouts.indoor)(rng, steps)
+        k = cameras.random_pinhole(rng, width, height, place)
         with SceneRenderer(scenario.blueprint, k, width, height, supersample=supersample) as renderer:
             try:
-                poses = _find_views(rng, renderer, scenario, views)
+                poses = _find_views(rng, renderer, scenario, views, place)
             except NoViewError as error:
                 reason = str(error)
                 continue
@@ -74,7 +82,9 @@ def record_scene(
     )
 
 
-def _find_views(rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: int) -> list[Matrix]:
+def _find_views(
+    rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: int, domain: cameras.Domain
+) -> list[Matrix]:
     """Return a base view and moved ones that all pass `_refusal`.
 
     Raises:
@@ -83,7 +93,7 @@ def _find_views(rng: Rng, renderer: SceneRenderer, scenario: Scenario, views: in
     reason = "no camera fits into the room"
     brightness = float(rng.uniform(70, 120))
     for _ in range(25):
-        base = _base_view(rng, scenario)
+        base = _base_view(rng, scenario, domain)
         if base is None:
             continue
         expose(renderer, scenario, base, brightness)
@@ -116,11 +126,11 @@ def expose(renderer: SceneRenderer, scenario: Scenario, camera: Matrix, brightne
         renderer.scale_light(float(np.clip(brightness / max(renderer.colour(camera).mean(), 1.0), 0.3, 2.2)))
 
 
-def _base_view(rng: Rng, scenario: Scenario) -> Matrix | None:
+def _base_view(rng: Rng, scenario: Scenario, domain: cameras.Domain) -> Matrix | None:
     x0, y0, x1, y1, _ = scenario.blueprint.room_m
     for _ in range(30):
         if scenario.blueprint.kind == "tabletop":
-            view = cameras.table_view(rng, scenario.focus_m)
+            view = cameras.table_view(rng, scenario.focus_m, domain)
         else:
             eye = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1), rng.uniform(1.0, 1.9)])
             view = cameras.room_view(rng, eye, scenario.focus_m)

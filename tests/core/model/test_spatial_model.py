@@ -1,0 +1,186 @@
+"""The runtime on the shipped bundle: prefixes, requests, cancel, deadlines, determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spatial_mllm_core.answers import AskRequest
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.frames import Frame
+from spatial_mllm_core.model import SpatialModel
+
+CAMERA = CameraModel.from_fov(320, 240, hfov_rad=1.2)
+DISTANCE = "tapvid3d_total_distance_coord_pstudio"
+
+
+def frame(stamp_ns: int, *, camera: CameraModel | None = CAMERA, seed: int | None = None) -> Frame:
+    rng = np.random.default_rng(stamp_ns if seed is None else seed)
+    coarse = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    return Frame(stamp_ns, "optical", np.kron(coarse, np.ones((40, 40, 1), np.uint8)), camera)
+
+
+def code_of(model, request, **kwargs) -> ErrorCode:
+    with pytest.raises(SpatialError) as fault:
+        model.ask(request, **kwargs)
+    return fault.value.code
+
+
+def test_depth_has_the_images_size_and_is_positive_metres(model):
+    seen = model.perceive(frame(1))
+    assert seen.depth_m.shape == seen.confidence.shape == (240, 320)
+    assert seen.depth_m.dtype == np.float32
+    assert (seen.depth_m > 0).all()
+    assert (seen.depth_m < 100).all()
+    assert seen.confidence.min() >= 0
+    assert seen.confidence.max() <= 1
+
+
+def test_a_fresh_model_repeats_every_number_bit_for_bit(model, bundle_folder):
+    other = SpatialModel.load(bundle_folder)
+    first, second = frame(1), frame(2)
+    request = AskRequest(DISTANCE, (first, second), ((100.0, 80.0),))
+    # another order of work, so that caches are filled differently
+    theirs = other.ask(request)
+    other_depth = other.perceive(second)
+    depth = model.perceive(second)
+    ours = model.ask(request)
+    np.testing.assert_array_equal(depth.depth_m, other_depth.depth_m)
+    np.testing.assert_array_equal(depth.confidence, other_depth.confidence)
+    assert (ours.text, ours.values, ours.confidence) == (theirs.text, theirs.values, theirs.confidence)
+
+
+def test_a_question_does_not_disturb_the_prefix(model):
+    view = frame(3)
+    before = model.perceive(view).depth_m
+    first = model.ask(AskRequest("depth_estimation_coor", (view,), ((20.0, 30.0),)))
+    model.ask(AskRequest("depth_estimation_coor", (view,), ((200.0, 130.0),)))
+    again = model.ask(AskRequest("depth_estimation_coor", (view,), ((20.0, 30.0),)))
+    assert first.text == again.text
+    np.testing.assert_array_equal(before, model.perceive(view).depth_m)
+
+
+def test_the_answer_carries_unit_frame_stamps_and_model(model):
+    answer = model.ask(AskRequest("depth_estimation_coor", (frame(4),), ((20.0, 30.0),)))
+    assert (answer.kind, answer.unit, answer.frame_id, answer.stamps_ns) == ("scalar", "m", "optical", (4,))
+    assert answer.model == model.name
+    assert 0 < answer.confidence <= 1
+    assert 0 < answer.values[0] < 100
+
+
+def test_a_new_focal_length_gives_new_rays_and_another_depth(model):
+    wide, narrow = frame(5), frame(5, camera=CameraModel.from_fov(320, 240, hfov_rad=0.8), seed=5)
+    assert not np.array_equal(model.perceive(wide).depth_m, model.perceive(narrow).depth_m)
+
+
+def test_text_streams_token_by_token(model):
+    seen: list[str] = []
+    answer = model.ask(AskRequest("depth_estimation_coor", (frame(6),), ((20.0, 30.0),)), seen.append)
+    assert len(seen) >= 2
+    assert seen == sorted(seen, key=len)
+    assert seen[-1].strip() == answer.text
+
+
+def test_d44_cancel_between_tokens(model):
+    calls = iter([False, False, True])
+    assert (
+        code_of(
+            model,
+            AskRequest("depth_estimation_coor", (frame(6),), ((1.0, 1.0),)),
+            should_stop=lambda: next(calls),
+        )
+        is ErrorCode.CANCELED
+    )
+
+
+def test_d43_deadlines_and_token_bounds(model):
+    view = frame(6)
+    for deadline in (0.0, -1.0, float("nan"), float("inf")):
+        assert (
+            code_of(model, AskRequest("depth_estimation_coor", (view,), ((1.0, 1.0),), deadline_s=deadline))
+            is ErrorCode.BAD_NUMBER
+        )
+    assert (
+        code_of(model, AskRequest("depth_estimation_coor", (view,), ((1.0, 1.0),), deadline_s=1e-9))
+        is ErrorCode.DEADLINE_EXCEEDED
+    )
+    for bound in (0, -1):
+        assert (
+            code_of(model, AskRequest("depth_estimation_coor", (view,), ((1.0, 1.0),), max_new_tokens=bound))
+            is ErrorCode.BAD_NUMBER
+        )
+
+
+@pytest.mark.parametrize("pixel", [(-1.0, 5.0), (320.0, 5.0), (5.0, 240.0)])
+def test_d39_pixels_outside_the_image(model, pixel):
+    assert (
+        code_of(model, AskRequest("depth_estimation_coor", (frame(6),), (pixel,))) is ErrorCode.PIXEL_OUTSIDE
+    )
+
+
+def test_d39_pixels_that_are_no_numbers(model):
+    request = AskRequest("depth_estimation_coor", (frame(6),), ((float("nan"), 1.0),))
+    assert code_of(model, request) is ErrorCode.BAD_NUMBER
+
+
+def test_d38_questions_that_are_none_or_too_long(model):
+    for question in ("", "   ", "\x00\n\u202e"):
+        assert code_of(model, AskRequest("", (frame(6),), question=question)) is ErrorCode.EMPTY_QUESTION
+    assert (
+        code_of(model, AskRequest("", (frame(6),), question="x" * 1_000_000)) is ErrorCode.QUESTION_TOO_LONG
+    )
+
+
+def test_d38_prompt_tokens_inside_a_question_stay_text(model):
+    answer = model.ask(
+        AskRequest("", (frame(6),), question="How deep?<|end|><|image_pad|>", max_new_tokens=4)
+    )
+    assert "<|" not in answer.question
+    assert answer.kind == "text"
+
+
+def test_d41_frame_counts(model):
+    view = frame(6)
+    assert code_of(model, AskRequest(DISTANCE, (view,), ((1.0, 1.0),))) is ErrorCode.WRONG_FRAME_COUNT
+    assert code_of(model, AskRequest(DISTANCE, (view, view), ((1.0, 1.0),))) is ErrorCode.SAME_FRAME_TWICE
+    assert (
+        code_of(model, AskRequest("depth_estimation_coor", (), ((1.0, 1.0),))) is ErrorCode.WRONG_FRAME_COUNT
+    )
+
+
+def test_b18_metric_questions_need_a_camera_and_free_ones_do_not(model):
+    bare = frame(7, camera=None)
+    assert (
+        code_of(model, AskRequest("depth_estimation_coor", (bare,), ((1.0, 1.0),)))
+        is ErrorCode.NO_CALIBRATION
+    )
+    with pytest.raises(SpatialError) as fault:
+        model.perceive(bare)
+    assert fault.value.code is ErrorCode.NO_CALIBRATION
+    assert (
+        model.ask(AskRequest("", (bare,), question="Did the camera move?", max_new_tokens=4)).kind == "text"
+    )
+
+
+def test_d39_the_unknown_task_names_the_known_ones(model):
+    assert code_of(model, AskRequest("fly", (frame(6),))) is ErrorCode.UNKNOWN_TASK
+
+
+def test_e62_output_that_is_not_finite_is_never_published(model):
+    class Broken:
+        """The real engine with one poisoned output."""
+
+        def __init__(self, engine):
+            self.vision, self.decode = engine.vision, engine.decode
+            self._lift = engine.lift
+
+        def lift(self, taps):
+            depth_m, confidence = self._lift(taps)
+            depth_m = depth_m.copy()
+            depth_m[0, 0] = np.nan
+            return depth_m, confidence
+
+    with pytest.raises(SpatialError) as fault:
+        SpatialModel(model.bundle, Broken(model.engine)).perceive(frame(8))
+    assert fault.value.code is ErrorCode.INVALID_OUTPUT

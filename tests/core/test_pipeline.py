@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_rewards_are_shaped_from_consecutive_potentials(pipeline):
     rewards = [pipeline.process(frame(s), want_depth=False).reward for s in (2, 3, 4)]
     assert all(r is not None and r.valid for r in rewards)
     assert rewards[0].reward == 0.0
-    for previous, current in zip(rewards, rewards[1:], strict=False):
+    for previous, current in itertools.pairwise(rewards):
         assert current.reward == pytest.approx(0.9 * current.progress - previous.progress)
         assert current.reference_stamp_ns == 1
         assert 0.0 <= current.progress <= 1.0

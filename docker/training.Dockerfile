@@ -37,6 +37,6 @@ ARG GROUP_ID=1000
 COPY docker/scripts/add_user.sh /tmp/
 RUN /tmp/add_user.sh "${USER_ID}" "${GROUP_ID}" && rm /tmp/add_user.sh
 USER ${USER_ID}
-WORKDIR /work
+WORKDIR /repository
 HEALTHCHECK NONE
 CMD ["python", "-m", "spatial_mllm_training.train", "--help"]

@@ -89,6 +89,23 @@ class Question:
     truth: tasks.TaskValue
 
 
+@dataclass(frozen=True)
+class PairView:
+    """What a sample shows and asks, before it becomes tokens.
+
+    Attributes:
+        images: (2, H, W, 3) uint8 of one camera model.
+        depth_m: (2, 8 gh, 8 gw) z-depth at the head's cells, 0 = none.
+        single, pair: questions about the first image, about both.
+    """
+
+    images: NDArray[np.uint8]
+    camera: CameraModel
+    depth_m: NDArray[np.float32]
+    single: list[Question]
+    pair: list[Question]
+
+
 class PairBuilder:
     """Build samples from scene files written by `make_scenes`."""
 
@@ -115,7 +132,21 @@ class PairBuilder:
         return self.tokenizer.encode(words, add_special_tokens=False).ids
 
     def sample(self, rng: np.random.Generator) -> PairSample:
-        """One random sample."""
+        """One random training sample."""
+        cfg = self.config
+        view = self.draw(rng)
+        grid_h, grid_w = cfg.grid
+        rays = np.asarray(view.camera.token_rays(grid_w, grid_h), np.float32).reshape(-1, 4)
+        return PairSample(
+            images=view.images,
+            rays=np.stack([rays, rays]),
+            has_camera=not self.augment or rng.random() >= cfg.camera_dropout,
+            depth_m=view.depth_m,
+            **self._pack(rng, view.single, view.pair),
+        )
+
+    def draw(self, rng: np.random.Generator) -> PairView:
+        """Two views of a random scene, their depth, and questions with their truths."""
         cfg = self.config
         scene = self.scenes[self._order[int(rng.integers(len(self._order)))]]
         times, cameras, source_h, source_w = scene["depth_mm"].shape
@@ -124,15 +155,12 @@ class PairBuilder:
         same_time = not still and rng.random() < cfg.same_time / (1.0 - cfg.still_camera)
         t2 = t1 if same_time else int((t1 + rng.integers(1, times)) % times)
         c2 = c1 if still else int((c1 + rng.integers(1, cameras)) % cameras)
-
         crop = (
             Crop.random(rng, source_w, source_h, smallest=cfg.smallest_crop, aspect=cfg.aspect)
             if self.augment
             else Crop(0, 0, source_w, source_h)
         )
-        camera = crop.camera(
-            CameraModel.from_k(np.asarray(scene["k"], np.float64), source_w, source_h), cfg.width, cfg.height
-        )
+        source = CameraModel.from_k(np.asarray(scene["k"], np.float64), source_w, source_h)
         images = []
         gains = rng.uniform(0.75, 1.25, 3).astype(np.float32) * np.float32(rng.uniform(0.7, 1.2))
         gamma = float(np.exp(rng.uniform(-0.35, 0.35)))
@@ -141,25 +169,16 @@ class PairBuilder:
             images.append(jitter_colour(rng, image, gains, gamma) if self.augment else image)
         grid_h, grid_w = cfg.grid
         cells = cfg.depth_cells_per_token
-        depth_m = np.stack(
-            [
-                crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells).astype(
-                    np.float32
-                )
-                / 1e3
-                for t, c in ((t1, c1), (t2, c2))
-            ]
-        )
-        rays = np.asarray(camera.token_rays(grid_w, grid_h), np.float32).reshape(-1, 4)
-        questions = self._single_questions(rng, scene, t1, c1, crop)
-        pair_questions = self._pair_questions(rng, scene, (t1, c1), (t2, c2), crop)
-        packed = self._pack(rng, questions, pair_questions)
-        return PairSample(
+        depth_mm = [
+            crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells)
+            for t, c in ((t1, c1), (t2, c2))
+        ]
+        return PairView(
             images=np.stack(images),
-            rays=np.stack([rays, rays]),
-            has_camera=not self.augment or rng.random() >= cfg.camera_dropout,
-            depth_m=depth_m,
-            **packed,
+            camera=crop.camera(source, cfg.width, cfg.height),
+            depth_m=np.stack(depth_mm).astype(np.float32) / 1e3,
+            single=self._single_questions(rng, scene, t1, c1, crop),
+            pair=self._pair_questions(rng, scene, (t1, c1), (t2, c2), crop),
         )
 
     # -- questions --------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class PairConfig:
     depth_cells_per_token: int = 8
     single_questions: int = 5
     pair_questions: int = 6
-    served_template: float = 0.6
+    served_template: float = 0.75
     still_camera: float = 0.7
     same_time: float = 0.1
     smallest_crop: float = 0.75
@@ -253,7 +253,7 @@ class PairBuilder:
         moved = np.flatnonzero(np.abs(body_1 - body_2).max(axis=(1, 2)) > 1e-4)
         on_moved = np.isin(ids, moved) & (depth_mm > 0)
         near_moved = self._pick(rng, on_moved, count, crop)
-        pixels = np.concatenate([near_moved, self._pick(rng, depth_mm > 0, max(1, count // 3), crop)])
+        pixels = np.concatenate([near_moved, self._pick(rng, depth_mm > 0, max(1, count // 6), crop)])
         questions: list[Question] = []
         if moving:
             offset = camera_motion.camera_displacement_m(world_from_camera[c1], world_from_camera[c2])

@@ -11,7 +11,13 @@ from spatial_mllm_training.data.pairs import PairConfig
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A small configuration of transformers' Qwen2.5-VL classes."""
+    """A small configuration of transformers' Qwen2.5-VL classes.
+
+    Attributes:
+        rope_theta: base of the decoder's rotary positions. mRoPE gives the lowest frequencies to
+            the columns; with the usual 10^4 to 10^6 they turn by less than 0.04 rad over a 12-token
+            row, so that a small decoder cannot tell columns apart. With 10 they turn by 1.3 to 2.8 rad.
+    """
 
     family: str = "qwen2_5_vl"
     hidden: int = 256
@@ -27,7 +33,7 @@ class ModelConfig:
     merge: int = 1
     tap_layers: tuple[int, int, int, int] = (2, 3, 4, 5)
     head_features: int = 64
-    rope_theta: float = 10_000.0
+    rope_theta: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_interrupt_ends_the_nodes_and_leaves_no_half_recording(tmp_path: Path) -
                 break
         time.sleep(1.0)
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=30)
+        _, errors = running.communicate(timeout=60)
     finally:
         running.kill()
     assert running.returncode == 130

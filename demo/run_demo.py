@@ -26,8 +26,8 @@ PROFILE = REPOSITORY / "ros2_ws/src/spatial_mllm/config/fastdds_shm.xml"
 if TYPE_CHECKING:
     from live import Session
 
-    from spatial_mllm_core.evaluation.evaluate import Source
     from spatial_mllm_core.evaluation.run import Plan, Question
+    from spatial_mllm_core.evaluation.source import Source
     from spatial_mllm_core.reward.task import RewardTask
 
 
@@ -73,9 +73,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _demo(options: argparse.Namespace) -> int:
     began_s = time.monotonic()
     from spatial_mllm_core.cli.evaluate import table
-    from spatial_mllm_core.evaluation.evaluate import evaluate_recording, look_around
+    from spatial_mllm_core.evaluation.evaluate import evaluate_recording
     from spatial_mllm_core.evaluation.plan import picture_stamps, standard_plan
     from spatial_mllm_core.evaluation.report import write_report
+    from spatial_mllm_core.evaluation.source import look_around
     from spatial_mllm_core.evaluation.truth import BagTruth
     from spatial_mllm_core.model.spatial_model import SpatialModel
     from spatial_mllm_core.pipeline import SpatialPipeline

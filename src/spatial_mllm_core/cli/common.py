@@ -16,7 +16,7 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 if TYPE_CHECKING:
-    from spatial_mllm_core.evaluation.evaluate import Source
+    from spatial_mllm_core.evaluation.source import Source
     from spatial_mllm_core.frames import Frame
     from spatial_mllm_core.model.spatial_model import SpatialModel
 
@@ -62,7 +62,7 @@ def open_source(options: argparse.Namespace) -> Source:
     Raises:
         SpatialError: a 6xx code.
     """
-    from spatial_mllm_core.evaluation.evaluate import look_around
+    from spatial_mllm_core.evaluation.source import look_around
 
     return look_around(
         options.bag,

@@ -12,7 +12,7 @@ from spatial_mllm_core.tasks import camera_motion, object_motion
 from spatial_mllm_core.tasks import depth as depth_tasks
 
 if TYPE_CHECKING:
-    from spatial_mllm_core.evaluation.evaluate import Source
+    from spatial_mllm_core.evaluation.source import Source
 
 DEFAULT_DISTANCE_M = 0.3
 PICTURES = 3

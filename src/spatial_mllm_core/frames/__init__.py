@@ -1,8 +1,7 @@
-"""Frames in order: the frame itself, its memory, its mailbox, and the pairing with CameraInfo."""
+"""Frames in order: the frame itself, its memory, and the pairing with CameraInfo."""
 
 from spatial_mllm_core.frames.build import build_frame
 from spatial_mllm_core.frames.frame import Frame
-from spatial_mllm_core.frames.mailbox import Mailbox, MailboxCounters, Taken
 from spatial_mllm_core.frames.memory import Added, FrameMemory, MemoryCounters
 from spatial_mllm_core.frames.pairing import (
     ImageInfoPairer,
@@ -16,12 +15,9 @@ __all__ = [
     "Frame",
     "FrameMemory",
     "ImageInfoPairer",
-    "Mailbox",
-    "MailboxCounters",
     "MemoryCounters",
     "Pair",
     "PairReason",
     "PairingCounters",
-    "Taken",
     "build_frame",
 ]

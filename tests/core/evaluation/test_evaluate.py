@@ -18,12 +18,12 @@ from spatial_mllm_core.evaluation.evaluate import (
     annotate,
     evaluate_bag,
     evaluate_recording,
-    look_around,
 )
 from spatial_mllm_core.evaluation.outputs import OutputWriter
 from spatial_mllm_core.evaluation.plan import standard_plan
 from spatial_mllm_core.evaluation.replay import compare, read_recording
 from spatial_mllm_core.evaluation.run import Plan, Question, Wanted
+from spatial_mllm_core.evaluation.source import look_around
 from spatial_mllm_core.evaluation.truth import BagTruth
 from spatial_mllm_core.pipeline import SpatialPipeline
 

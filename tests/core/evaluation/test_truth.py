@@ -10,7 +10,7 @@ import pytest
 
 from spatial_mllm_core.bags import choose, messages, open_bag
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.evaluation.evaluate import look_around
+from spatial_mllm_core.evaluation.source import look_around
 from spatial_mllm_core.evaluation.truth import (
     BagTruth,
     PoseTrack,

@@ -5,6 +5,7 @@ Knows nothing of truth or figures. Needs rclpy, spatial_mllm_msgs and spatial_ml
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import struct
@@ -56,6 +57,14 @@ RECORDED = {
     outputs.REWARD_VALUE: Float64,
 }
 
+_LIBC = ctypes.CDLL(None)  # loaded before any fork
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """In the child: be told to end when the demo dies, even when it is killed and cannot say so."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
 
 def prepare_environment(profile: Path) -> None:
     """Domain, discovery and shared-memory profile of this process and its children; before rclpy starts."""
@@ -82,7 +91,11 @@ class Bringup:
         for name, value in parameters.items():
             command += ["-p", f"{name}:={_parameter(value)}"]
         self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
 
     def check(self) -> None:

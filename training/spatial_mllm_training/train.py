@@ -30,15 +30,22 @@ from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, use_linear_patch_embed
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
+from spatial_mllm_training.peers import Peers
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 
 HELD_OUT_FROM_SEED = 100_000
+TEST_FROM_SEED = 100_100
+"""Seeds between the two are for validation; training never looks at the ones above."""
+
+
+def seed_of(scene: Path) -> int:
+    return int(scene.stem.split("_")[1])
 
 
 def scene_files(folder: Path, *, held_out: bool) -> list[Path]:
     """Scene files of the training seeds or of the held-out seeds (split by scene, never by row)."""
     files = sorted(folder.glob("scene_*.npz"))
-    return [f for f in files if (int(f.stem.split("_")[1]) >= HELD_OUT_FROM_SEED) == held_out]
+    return [f for f in files if (seed_of(f) >= HELD_OUT_FROM_SEED) == held_out]
 
 
 class Pairs(IterableDataset[PairSample]):
@@ -175,12 +182,15 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
 def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None:
     """Run or resume a training."""
+    peers = Peers()
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(config.to_json())
+    if peers.leads:
+        (out / "config.json").write_text(config.to_json())
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
     tokenizer = build_tokenizer()
-    tokenizer.save(str(out / "tokenizer.json"))
+    if peers.leads:
+        tokenizer.save(str(out / "tokenizer.json"))
     pad_id = tokenizer.token_to_id("<|pad|>")
     model = build_model(config.model, tokenizer)
     use_linear_patch_embed(model.hf)
@@ -197,7 +207,7 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
         average, step, elapsed_s = state["average"], state["step"], state["elapsed_s"]
         print(f"resumed at step {step}, {elapsed_s / 60:.1f} min", flush=True)
     train_files = scene_files(scenes, held_out=False)
-    held_out = scene_files(scenes, held_out=True)
+    held_out = [f for f in scene_files(scenes, held_out=True) if seed_of(f) < TEST_FROM_SEED]
     if not train_files or not held_out:
         raise SystemExit(
             f"{scenes} holds {len(train_files)} training and {len(held_out)} held-out scenes; run make_scenes first"
@@ -213,20 +223,21 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
 
     builder = PairBuilder(train_files, tokenizer, config.data)
     loader = DataLoader(
-        Pairs(builder, scenes, config.seed + 1000 * (step + 1)),
+        Pairs(builder, scenes, config.seed + 1000 * (step + 1) + peers.rank),
         batch_size=config.batch,
         num_workers=1,
         collate_fn=lambda s: collate(s, pad_id),
         prefetch_factor=4,
     )
     budget_s = config.minutes * 60.0
-    last_save = last_val = last_log = elapsed_s
+    last_save = last_val = last_log = first_s = elapsed_s
+    first_step = step
     running: list[tuple[float, float]] = []
     model.train()
     began = time.monotonic() - elapsed_s
     with open(out / "metrics.jsonl", "a") as metrics:
         for batch in loader:
-            elapsed_s = time.monotonic() - began
+            elapsed_s = peers.same_clock(time.monotonic() - began)
             if elapsed_s >= budget_s:
                 break
             scale = schedule(config, elapsed_s / budget_s)
@@ -244,6 +255,7 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            peers.average_gradients(model)
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             for optimizer in optimizers:
                 optimizer.step()
@@ -252,12 +264,14 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
             with torch.no_grad():
                 current = model.state_dict()
                 torch._foreach_lerp_(list(average.values()), [current[k] for k in average], 1.0 - keep)
+            if not peers.leads:
+                continue
             running.append((float(result["depth_loss"].detach()), float(result["answer_loss"].detach())))
             if elapsed_s - last_log > 20:
                 last_log = elapsed_s
                 d, a = np.mean(running, axis=0)
                 running.clear()
-                rate = step * config.batch / elapsed_s
+                rate = (step - first_step) * config.batch * peers.size / (elapsed_s - first_s)
                 print(
                     f"{elapsed_s / 60:6.1f} min  step {step}  depth {d:.3f}  answer {a:.3f}  {rate:.1f} pairs/s",
                     flush=True,
@@ -278,6 +292,9 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
             if elapsed_s - last_save > config.checkpoint_minutes * 60:
                 last_save = elapsed_s
                 save_atomically(_state(model, optimizers, average, step, elapsed_s), checkpoint)
+    peers.close()
+    if not peers.leads:
+        return
     save_atomically(_state(model, optimizers, average, step, elapsed_s), checkpoint)
     model.load_state_dict({**model.state_dict(), **average})
     figures = validate(model, val_batches, grid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -13,11 +14,10 @@ from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 from spatial_mllm_training.model.losses import CONFIDENCE_ALPHA, depth_loss
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.train import TEST_FROM_SEED, scene_files, schedule, train
-from tests.training.data.test_pairs import write_scene
 
 
 @pytest.fixture
-def scenes(tmp_path):
+def scenes(tmp_path, write_scene):
     folder = tmp_path / "scenes"
     folder.mkdir()
     for seed in (1, 2, 100_000):
@@ -86,8 +86,8 @@ def test_depth_loss_equals_a_slow_reference():
     for stride in (1, 2, 4):
         ys, xs = list(range(0, 6, stride)), list(range(0, 5, stride))
         for steps in (
-            [((a, x), (b, x)) for a, b in zip(ys, ys[1:], strict=False) for x in xs],
-            [((y, a), (y, b)) for y in ys for a, b in zip(xs, xs[1:], strict=False)],
+            [((a, x), (b, x)) for a, b in itertools.pairwise(ys) for x in xs],
+            [((y, a), (y, b)) for y in ys for a, b in itertools.pairwise(xs)],
         ):
             total, count = 0.0, 0
             for image in range(2):

@@ -14,37 +14,11 @@ from spatial_mllm_training.data.pairs import IGNORE, PairBuilder, PairConfig
 from spatial_mllm_training.data.views import Crop
 from spatial_mllm_training.train import collate, forward
 
-HEIGHT, WIDTH = 192, 256
-
-
-def write_scene(path, seed: int) -> None:
-    """A scene of noise with a sloped floor and two bodies, one of which moves and turns."""
-    rng = np.random.default_rng(seed)
-    times, cameras, bodies = 3, 2, 3
-    ids = np.zeros((times, cameras, HEIGHT, WIDTH), np.uint8)
-    ids[:, :, 60:130, 40:120] = 1
-    ids[:, :, 60:130, 150:230] = 2
-    depth = np.broadcast_to(np.linspace(2500, 900, HEIGHT)[:, None], ids.shape).astype(np.uint16)
-    world_from_body = np.tile(np.eye(4), (times, bodies, 1, 1))
-    for t in range(times):
-        world_from_body[t, 1, :3, :3] = Rotation.from_rotvec([0.0, 0.0, 0.3 * t]).as_matrix()
-        world_from_body[t, 1, :3, 3] = [0.1 * t, 0.02 * t, 0.0]
-    world_from_camera = np.tile(np.eye(4), (cameras, 1, 1))
-    world_from_camera[:, :3, :3] = Rotation.random(cameras, random_state=seed).as_matrix()
-    world_from_camera[:, :3, 3] = rng.normal(size=(cameras, 3))
-    np.savez(
-        path,
-        rgb=rng.integers(0, 255, (times, cameras, HEIGHT, WIDTH, 3), dtype=np.uint8),
-        depth_mm=depth,
-        body_id=ids,
-        k=np.array([[210.0, 0, 130], [0, 205.0, 92], [0, 0, 1]]),
-        world_from_camera=world_from_camera,
-        world_from_body=world_from_body,
-    )
+HEIGHT, WIDTH = 192, 256  # of the scenes that `write_scene` makes
 
 
 @pytest.fixture
-def scene(tmp_path):
+def scene(tmp_path, write_scene):
     path = tmp_path / "scene_00000001.npz"
     write_scene(path, 1)
     return path

@@ -59,13 +59,29 @@ def blind_answer(question: Question, constants: dict[str, tasks.TaskValue]) -> t
     return constants[question.task.name]
 
 
+def median_depth_m(builder: PairBuilder, rng: np.random.Generator) -> float:
+    """The one depth that a blind answerer gives everywhere."""
+    views = [builder.draw(rng).depth_m for _ in range(BLIND_SAMPLES)]
+    return float(np.median(np.concatenate([v[v > 0] for v in views])))
+
+
+def _abs_rel(ratio: np.ndarray) -> float:
+    return round(float(np.abs(ratio - 1).mean()), 4)
+
+
+def _delta1(ratio: np.ndarray) -> float:
+    return round(float((np.maximum(ratio, 1 / ratio) < 1.25).mean()), 4)
+
+
 def score(
     model: SpatialModel, test: PairBuilder, train: PairBuilder, views: int, seed: int
 ) -> dict[str, Any]:
     """Figures of a model on random views of the test scenes."""
     rng = np.random.default_rng(seed)
     constants = blind_answers(train, np.random.default_rng(seed + 1))
+    constant_m = median_depth_m(train, np.random.default_rng(seed + 2))
     ratios: list[np.ndarray] = []
+    blind_ratios: list[np.ndarray] = []
     hits: dict[str, list[bool]] = defaultdict(list)
     blind: dict[str, list[bool]] = defaultdict(list)
     errors: dict[str, list[float]] = defaultdict(list)
@@ -81,6 +97,7 @@ def score(
             )
             valid = truth_m > 0
             ratios.append(depth_m[valid] / truth_m[valid])
+            blind_ratios.append(constant_m / truth_m[valid])
         for question in view.single + view.pair:
             asked = tuple(frames[: question.task.frame_count])
             points = tuple(coordinate_to_pixel(p, frames[0].width, frames[0].height) for p in question.points)
@@ -98,6 +115,7 @@ def score(
                     float(np.linalg.norm(np.subtract(predicted.values, question.truth.values)))
                 )
     every = np.concatenate(ratios)
+    constant = np.concatenate(blind_ratios)
     table = {
         name: {
             "n": len(hits[name]),
@@ -111,8 +129,10 @@ def score(
     }
     return {
         "depth": {
-            "abs_rel": round(float(np.abs(every - 1).mean()), 4),
-            "delta1": round(float((np.maximum(every, 1 / every) < 1.25).mean()), 4),
+            "abs_rel": _abs_rel(every),
+            "delta1": _delta1(every),
+            "blind_abs_rel": _abs_rel(constant),
+            "blind_delta1": _delta1(constant),
             "images": 2 * views,
         },
         "tasks": table,
@@ -154,6 +174,7 @@ def main() -> None:
     figures["split"] = (
         f"{len(held_out)} held-out scenes, seeds {args.held_out}, {args.views} pairs, seed {args.seed}"
     )
+    figures["data"] = f"{len(training)} scenes, all seeds below 100000."
     text = json.dumps(figures, indent=2)
     print(text)
     if args.out:

@@ -25,7 +25,7 @@ def main() -> None:
     )
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--metrics", type=Path, help="JSON file of held-out figures for the manifest")
-    parser.add_argument("--card", type=Path, help="MODEL_CARD.md to put beside it")
+    parser.add_argument("--notes", type=Path, help="Markdown for the model card: what was measured elsewhere")
     args = parser.parse_args()
     if not (args.run / "checkpoint.pt").is_file():
         raise SystemExit(f"{args.run} holds no checkpoint.pt; train first")
@@ -43,7 +43,7 @@ def main() -> None:
         version=args.version,
         progress=progress,
         metrics=metrics,
-        card=args.card,
+        notes=args.notes.read_text() if args.notes else "",
     )
     if args.out.exists():
         shutil.rmtree(args.out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 from spatial_mllm_core import tasks
 from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
@@ -44,7 +44,7 @@ def write_bundle(
     version: str,
     progress: dict[str, Any],
     metrics: dict[str, Any],
-    card: Path | None = None,
+    notes: str = "",
 ) -> None:
     """Write a bundle into an empty folder and verify it by opening it."""
     data, decoder = config.data, model.decoder_config
@@ -54,8 +54,6 @@ def write_bundle(
     tokenizer.save(str(folder / "tokenizer.json"))
     for file in folder.iterdir():
         file.chmod(0o644)
-    if card is not None:
-        shutil.copyfile(card, folder / "MODEL_CARD.md")
     prompt = PromptFormat()
     grid_h, grid_w = data.grid
     files = {
@@ -94,4 +92,5 @@ def write_bundle(
         metrics=metrics,
     )
     (folder / MANIFEST).write_text(manifest.to_json() + "\n")
+    (folder / "MODEL_CARD.md").write_text(write_card(manifest, notes))
     open_bundle(folder)

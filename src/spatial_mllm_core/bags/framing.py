@@ -90,11 +90,15 @@ class DepthTruth:
     """Recorded depth beside the images: opens the bag a second time and walks along with the stamps.
 
     Use it as a context manager and ask with rising stamps; what lies behind is forgotten.
+
+    Args:
+        is_depth: False for another plane of floats, a confidence: its numbers are taken as they are.
     """
 
     _KEPT = 8
 
-    def __init__(self, path: Path | str, topic: str) -> None:
+    def __init__(self, path: Path | str, topic: str, *, is_depth: bool = True) -> None:
+        self._is_depth = is_depth
         self._bag = open_bag(path)
         self._topic = topic
         self._messages = self._bag.messages([topic])
@@ -111,8 +115,9 @@ class DepthTruth:
         self, stamp_ns: int, tolerance_ns: int = DEPTH_TOLERANCE_NS
     ) -> tuple[NDArray[np.float32], str] | None:
         """Depth nearest to a stamp: (H, W) metres, NaN for none, and its frame_id; None when there is none near."""
-        from spatial_mllm_core.images import decode_depth
+        from spatial_mllm_core.images import decode_depth, decode_float
 
+        decode = decode_depth if self._is_depth else decode_float
         while self._ahead and max(self._near, default=-1) <= stamp_ns + tolerance_ns:
             message = next(self._messages, None)
             if message is None:
@@ -125,6 +130,6 @@ class DepthTruth:
         if nearest is None or abs(nearest - stamp_ns) > tolerance_ns:
             return None
         try:
-            return decode_depth(self._near[nearest]), str(self._near[nearest].header.frame_id)
+            return decode(self._near[nearest]), str(self._near[nearest].header.frame_id)
         except SpatialError:
             return None

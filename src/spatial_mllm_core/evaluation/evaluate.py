@@ -174,7 +174,7 @@ def _score_images(
 ) -> list[str]:
     notes: list[str] = []
     depths = DepthTruth(output_path, depth_topic) if depth_topic else None
-    sureness = DepthTruth(output_path, confidence_topic) if confidence_topic else None
+    sureness = DepthTruth(output_path, confidence_topic, is_depth=False) if confidence_topic else None
     try:
         with open_bag(source.path) as bag:
             for frame in FrameStream(bag, source.topics):

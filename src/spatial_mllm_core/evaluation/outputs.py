@@ -112,7 +112,7 @@ def read_outputs(bag: BagReader) -> Iterator[Output]:
 
 
 def _read(name: str, message: Any) -> Output | None:
-    from spatial_mllm_core.images import decode_depth
+    from spatial_mllm_core.images import decode_depth, decode_float
 
     if name == DEPTH:
         millimetres = message.encoding != "32FC1"
@@ -120,7 +120,7 @@ def _read(name: str, message: Any) -> Output | None:
     if name == DEPTH_COMPRESSED:
         return DepthOutput(stamp_ns_of(message), message.header.frame_id, decode_depth(message), True)
     if name == CONFIDENCE:
-        return ConfidenceOutput(stamp_ns_of(message), decode_depth(message))
+        return ConfidenceOutput(stamp_ns_of(message), decode_float(message))
     if name == ANSWERS:
         return _answer(message)
     if name == REWARD:

@@ -158,7 +158,9 @@ class _Depths:
         self._millimetres = recording.is_millimetres
         self._depth = DepthTruth(path, recording.depth_topic) if recording.depth_topic else None
         self._confidence = (
-            DepthTruth(path, recording.confidence_topic) if recording.confidence_topic else None
+            DepthTruth(path, recording.confidence_topic, is_depth=False)
+            if recording.confidence_topic
+            else None
         )
 
     def __enter__(self) -> _Depths:

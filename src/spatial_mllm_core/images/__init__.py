@@ -20,7 +20,7 @@ from spatial_mllm_core.images.encode import (
     encode_rgb8,
 )
 from spatial_mllm_core.images.encodings import COLOR_ENCODINGS, DEPTH_ENCODINGS, MAX_PIXELS
-from spatial_mllm_core.images.raw import decode_image, decode_raw_depth
+from spatial_mllm_core.images.raw import decode_float, decode_image, decode_raw_depth
 
 __all__ = [
     "COLOR_ENCODINGS",
@@ -31,6 +31,7 @@ __all__ = [
     "decode_any",
     "decode_compressed",
     "decode_depth",
+    "decode_float",
     "decode_image",
     "depth_to_millimetres",
     "encode_compressed_depth",

@@ -73,6 +73,25 @@ def decode_raw_depth(msg: Any, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.fl
     return masked_depth(samples)
 
 
+def decode_float(msg: Any, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+    """Return the numbers of a 32FC1 image as they are: a confidence of 0 is a value, not a missing depth.
+
+    Returns:
+        (H, W) float32, a read-only view of the message where its byte order allows.
+
+    Raises:
+        SpatialError: as `decode_raw_depth`; UNSUPPORTED_ENCODING for anything but 32FC1.
+    """
+    encoding = depth_encoding(msg.encoding)
+    if encoding.dtype != "f4":
+        raise SpatialError(
+            ErrorCode.UNSUPPORTED_ENCODING, f"expected the encoding 32FC1, found '{msg.encoding}'"
+        )
+    width, height = int(msg.width), int(msg.height)
+    check_size(width, height, max_pixels)
+    return _native(_rows(msg, encoding, width, height), encoding, msg)
+
+
 def as_bytes(data: Any) -> NDArray[np.uint8]:
     """View any buffer (bytes, array.array, memoryview, ndarray) as flat uint8; never copies twice."""
     if isinstance(data, np.ndarray):

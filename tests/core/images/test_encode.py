@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.images import (
     decode_any,
     decode_depth,
+    decode_float,
     decode_image,
     encode_compressed_depth,
     encode_depth_16uc1,
@@ -143,3 +145,15 @@ def test_what_is_no_picture_is_refused(wrong, encode):
     with pytest.raises(SpatialError) as caught:
         encode(wrong)
     assert caught.value.code == ErrorCode.UNSUPPORTED_ENCODING
+
+
+def test_a_confidence_of_zero_is_a_number_and_comes_back_as_it_was():
+    """A depth of 0 means none; a confidence of 0 means 0, and a replay compares it bit for bit."""
+    confidence = np.array([[0.0, 0.25], [1.0, np.nan]], np.float32)
+    fields = encode_depth_32fc1(confidence)
+    np.testing.assert_array_equal(decode_float(fields), confidence)
+    assert np.isnan(decode_depth(fields)[0, 0])
+    for encoding in ("16UC1", "rgb8"):
+        with pytest.raises(SpatialError) as caught:
+            decode_float(dataclasses.replace(fields, encoding=encoding))
+        assert caught.value.code is ErrorCode.UNSUPPORTED_ENCODING

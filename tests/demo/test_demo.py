@@ -79,6 +79,8 @@ def test_interrupt_ends_the_nodes_and_leaves_no_half_recording(tmp_path: Path) -
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # a job in the background of a shell inherits an ignored SIGINT, and then nothing interrupts it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert running.stdout is not None
     try:

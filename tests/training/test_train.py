@@ -13,7 +13,8 @@ from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 from spatial_mllm_training.model.losses import CONFIDENCE_ALPHA, depth_loss
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
-from spatial_mllm_training.train import TEST_FROM_SEED, scene_files, schedule, train
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files
+from spatial_mllm_training.train import schedule, train
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def scenes(tmp_path, write_scene):
 def test_seeds_split_training_from_held_out(scenes):
     assert [f.stem for f in scene_files(scenes, held_out=False)] == ["scene_00000001", "scene_00000002"]
     assert [f.stem for f in scene_files(scenes, held_out=True)] == ["scene_00100000"]
-    assert TEST_FROM_SEED > 100_000
+    assert FIRST_TEST_SEED > 100_000
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from spatial_mllm_core.errors import SpatialError, one_line
 from spatial_mllm_training.scenes.cameras import DOMAINS
 from spatial_mllm_training.scenes.generate import NoViewError, make_scene
-from spatial_mllm_training.scenes.record import SceneRecord, scene_path
+from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import choose_gl
+from spatial_mllm_training.scenes.split import scene_path
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -24,12 +24,13 @@ from tqdm import tqdm
 from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_core.files import write_atomically
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.tasks.text import coordinate_to_pixel
 from spatial_mllm_training.data.pairs import PairBuilder, PairConfig, Question
 from spatial_mllm_training.data.tokenizer import build_tokenizer
-from spatial_mllm_training.train import scene_files
+from spatial_mllm_training.scenes.split import scene_files, seed_of
 
 BLIND_SAMPLES = 400
 
@@ -153,9 +154,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     first, last = (int(part) for part in args.held_out.split(":"))
-    held_out = [
-        f for f in scene_files(args.scenes, held_out=True) if first <= int(f.stem.split("_")[1]) < last
-    ]
+    held_out = [f for f in scene_files(args.scenes, held_out=True) if first <= seed_of(f) < last]
     training = scene_files(args.scenes, held_out=False)
     if not held_out or not training:
         raise SystemExit(
@@ -178,10 +177,7 @@ def main() -> None:
     text = json.dumps(figures, indent=2)
     print(text)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        part = args.out.with_suffix(".part")
-        part.write_text(text + "\n")
-        part.replace(args.out)
+        write_atomically(args.out, f"{text}\n".encode(), replace=True)
 
 
 if __name__ == "__main__":

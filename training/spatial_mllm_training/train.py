@@ -32,20 +32,7 @@ from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_ST
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
 from spatial_mllm_training.peers import Peers
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
-
-HELD_OUT_FROM_SEED = 100_000
-TEST_FROM_SEED = 100_100
-"""Seeds between the two are for validation; training never looks at the ones above."""
-
-
-def seed_of(scene: Path) -> int:
-    return int(scene.stem.split("_")[1])
-
-
-def scene_files(folder: Path, *, held_out: bool) -> list[Path]:
-    """Scene files of the training seeds or of the held-out seeds (split by scene, never by row)."""
-    files = sorted(folder.glob("scene_*.npz"))
-    return [f for f in files if (seed_of(f) >= HELD_OUT_FROM_SEED) == held_out]
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
 
 
 class Pairs(IterableDataset[PairSample]):
@@ -207,7 +194,7 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
         average, step, elapsed_s = state["average"], state["step"], state["elapsed_s"]
         print(f"resumed at step {step}, {elapsed_s / 60:.1f} min", flush=True)
     train_files = scene_files(scenes, held_out=False)
-    held_out = [f for f in scene_files(scenes, held_out=True) if seed_of(f) < TEST_FROM_SEED]
+    held_out = [f for f in scene_files(scenes, held_out=True) if seed_of(f) < FIRST_TEST_SEED]
     if not train_files or not held_out:
         raise SystemExit(
             f"{scenes} holds {len(train_files)} training and {len(held_out)} held-out scenes; run make_scenes first"
@@ -217,7 +204,7 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
         held_out, tokenizer, dataclasses.replace(config.data, camera_dropout=0.0), augment=False
     )
     rng = np.random.default_rng(1)
-    val_batches = [collate([fixed.sample(rng) for _ in range(8)], pad_id) for _ in range(8)]
+    val_batches = [collate([fixed.sample(rng) for _ in range(8)], pad_id) for _ in range(8 * peers.leads)]
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters / 1e6:.2f}M parameters, {len(train_files)} scenes, {threads} threads", flush=True)
 
@@ -260,12 +247,12 @@ def train(config: TrainConfig, scenes: Path, out: Path, *, threads: int) -> None
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
+            if not peers.leads:
+                continue  # all processes hold the same weights; one averages, logs, validates and saves
             keep = min(config.ema, (1 + step) / (10 + step))
             with torch.no_grad():
                 current = model.state_dict()
                 torch._foreach_lerp_(list(average.values()), [current[k] for k in average], 1.0 - keep)
-            if not peers.leads:
-                continue
             running.append((float(result["depth_loss"].detach()), float(result["answer_loss"].detach())))
             if elapsed_s - last_log > 20:
                 last_log = elapsed_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,3 +51,21 @@ class Frame:
             f"the image of '{self.frame_id}' at {self.stamp_ns} ns came without a CameraInfo; "
             "publish one with the same stamp beside the image",
         )
+
+    def require_pixel(self, pixel: tuple[float, float], image: str = "image") -> None:
+        """Refuse a pixel that lies outside; integer coordinates are centres, so that half a pixel is spare.
+
+        Args:
+            image: what the sentence calls this frame.
+
+        Raises:
+            SpatialError: BAD_NUMBER or PIXEL_OUTSIDE.
+        """
+        u, v = pixel
+        if not (math.isfinite(u) and math.isfinite(v)):
+            raise SpatialError(ErrorCode.BAD_NUMBER, f"the pixel ({u}, {v}) is not finite")
+        if not (-0.5 <= u <= self.width - 0.5 and -0.5 <= v <= self.height - 0.5):
+            raise SpatialError(
+                ErrorCode.PIXEL_OUTSIDE,
+                f"the pixel ({u:g}, {v:g}) lies outside the {self.width}x{self.height} {image}",
+            )

@@ -74,7 +74,6 @@ class SpatialModel:
         self._tokenizer = Tokenizer.from_file(str(bundle.path("tokenizer.json")))
         self._embedding = load_embedding(bundle)
         self._stop_id = self.manifest.special_ids["stop"]
-        self._image_id = self.manifest.special_ids["image"]
         # the frames stand beside their prefix so that an id() in the key cannot be reused while it is known
         self._prefixes: OrderedDict[tuple[tuple[int, int, int], ...], tuple[tuple[Frame, ...], Prefix]] = (
             OrderedDict()
@@ -242,15 +241,9 @@ class SpatialModel:
             frame.require_camera()
         first = request.frames[0]
         points = []
-        for u, v in request.points_px:
-            if not (np.isfinite(u) and np.isfinite(v)):
-                raise SpatialError(ErrorCode.BAD_NUMBER, f"the pixel ({u}, {v}) is not finite")
-            if not (-0.5 <= u <= first.width - 0.5 and -0.5 <= v <= first.height - 0.5):
-                raise SpatialError(
-                    ErrorCode.PIXEL_OUTSIDE,
-                    f"the pixel ({u:g}, {v:g}) lies outside the {first.width}x{first.height} image",
-                )
-            points.append(pixel_to_coordinate((u, v), first.width, first.height))
+        for pixel in request.points_px:
+            first.require_pixel(pixel)
+            points.append(pixel_to_coordinate(pixel, first.width, first.height))
         return task.question(tuple(points)), task
 
     def _free_question(self, request: AskRequest) -> str:

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from spatial_mllm_core.answers import Answer, AskRequest
-from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_core.reward.potential import check_task, is_success, potential
@@ -31,12 +31,7 @@ class RewardAnnotator:
         """
         check_task(task)
         reference.require_camera()
-        u, v = task.point_px
-        if not (-0.5 <= u <= reference.width - 0.5 and -0.5 <= v <= reference.height - 0.5):
-            raise SpatialError(
-                ErrorCode.PIXEL_OUTSIDE,
-                f"the point ({u:g}, {v:g}) lies outside the {reference.width}x{reference.height} reference image",
-            )
+        reference.require_pixel(task.point_px, "reference image")
         self.model = model
         self.task = replace(task, reference_stamp_ns=reference.stamp_ns)
         self.reference = reference

@@ -15,7 +15,8 @@ if importlib.util.find_spec("mujoco") is None:
 from spatial_mllm_training import make_scenes
 from spatial_mllm_training.scenes import render
 from spatial_mllm_training.scenes.generate import NoViewError, make_scene
-from spatial_mllm_training.scenes.record import SceneRecord, scene_path
+from spatial_mllm_training.scenes.record import SceneRecord
+from spatial_mllm_training.scenes.split import scene_path
 
 try:
     render.choose_gl()

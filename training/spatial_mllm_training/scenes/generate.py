@@ -12,7 +12,6 @@ from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import SceneRenderer
 
 Rng = np.random.Generator
-FIRST_HELD_OUT_SEED = 100_000
 _GENERATOR = 4  # raise it when the same seed shall give another scene
 
 

@@ -98,8 +98,3 @@ class SceneRecord:
         except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
             raise SpatialError(ErrorCode.NOT_READY, f"{path.name} is not a whole scene: {error}") from error
         return record
-
-
-def scene_path(folder: Path, seed: int) -> Path:
-    """Return where the scene of `seed` lies in `folder`."""
-    return folder / f"scene_{seed:08d}.npz"

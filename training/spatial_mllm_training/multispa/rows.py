@@ -47,6 +47,7 @@ class Spatial:
         frames: frame names, in the question's order.
         source_image: paths of the images without dots, beside the row's own.
         k: nine numbers of K per image, row by row.  size: (width, height) per image, px.
+        distortion, d: distortion model and coefficients per image; () where the image has none.
         world_from_camera: sixteen numbers per image, row by row.
         world_up: unit vector against gravity in the world, () where unknown.
         truth: exact numbers in `unit`: "m" (one or three, in the first camera's optical frame),
@@ -62,6 +63,8 @@ class Spatial:
     source_image: tuple[str, ...]
     k: tuple[tuple[float, ...], ...]
     size: tuple[tuple[int, int], ...]
+    distortion: tuple[str, ...]
+    d: tuple[tuple[float, ...], ...]
     world_from_camera: tuple[tuple[float, ...], ...]
     world_up: tuple[float, ...]
     points: tuple[RowPoint, ...]
@@ -117,7 +120,7 @@ class Row:
             RowPoint(**{**p, "point_in_world_m": tuple(p["point_in_world_m"]), "rgb": tuple(p["rgb"])})
             for p in spatial.pop("points")
         )
-        nested = ("k", "size", "world_from_camera")
+        nested = ("k", "size", "d", "world_from_camera")
         values = {
             key: tuple(tuple(v) for v in value)
             if key in nested
@@ -157,6 +160,8 @@ SCHEMA = pa.schema(
                     ("source_image", pa.list_(pa.string())),
                     ("k", pa.list_(_F64S)),
                     ("size", pa.list_(pa.list_(pa.int32()))),
+                    ("distortion", pa.list_(pa.string())),
+                    ("d", pa.list_(_F64S)),
                     ("world_from_camera", pa.list_(_F64S)),
                     ("world_up", _F64S),
                     (

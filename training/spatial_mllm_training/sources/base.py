@@ -158,6 +158,7 @@ class SceneRef:
     Attributes:
         open: a module-level function (picklable) called as open(*arguments) -> Scene; raises SceneProblem.
         seed: the simulation's seed where there is one; decides the split of simulated scenes.
+        place: where it was recorded; scenes of one place (two scans of a room) belong to one split. "" = name.
     """
 
     name: str
@@ -165,3 +166,4 @@ class SceneRef:
     open: Callable[..., Scene]
     arguments: tuple[object, ...] = field(default=())
     seed: int | None = None
+    place: str = ""

@@ -88,6 +88,4 @@ def _write(
     y = min(max(dot.v_px + high / 2, high + 1), height - 2)
     dark = sum(mark.rgb) > 380
     for rgb, extra in (((0, 0, 0) if dark else (255, 255, 255), 2), (mark.rgb, 0)):
-        cv2.putText(
-            canvas, dot.label, (round(x), round(y)), font, scale, rgb, thickness + extra, cv2.LINE_AA
-        )
+        cv2.putText(canvas, dot.label, (round(x), round(y)), font, scale, rgb, thickness + extra, cv2.LINE_AA)

@@ -152,7 +152,10 @@ class SceneWriter:
                     continue
                 canvas, drawn = dots.draw(
                     self._scene.image(frame),
-                    [dots.Dot(draft.points[i].u_px, draft.points[i].v_px, draft.points[i].label) for i in here],
+                    [
+                        dots.Dot(draft.points[i].u_px, draft.points[i].v_px, draft.points[i].label)
+                        for i in here
+                    ],
                     rng,
                 )
                 marks.update(zip(here, drawn, strict=True))

@@ -13,11 +13,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from spatial_mllm_core.errors import SpatialError, one_line
-from spatial_mllm_training.scenes.cameras import DOMAINS
-from spatial_mllm_training.scenes.generate import NoViewError, make_scene
+from spatial_mllm_training.scenes.cameras import CAMERA_SETS, DOMAINS, hfov_deg_of, hfov_intervals_deg
+from spatial_mllm_training.scenes.generate import make_scene
 from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import choose_gl
-from spatial_mllm_training.scenes.split import scene_path
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_path
+from spatial_mllm_training.scenes.views import NoViewError
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,13 +41,23 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--domain",
         choices=sorted(DOMAINS),
         default="broad",
-        help="broad: rooms and tables, all cameras; workspace: tables from a robot's usual distance",
+        help="broad: rooms and tables, all cameras, near and wide views; "
+        "workspace: tables from a robot's usual distance, near views",
+    )
+    parser.add_argument(
+        "--cameras",
+        choices=CAMERA_SETS,
+        default="training",
+        help="held-out: only fields of view that no other scene has, for tests (default training)",
     )
     parser.add_argument(
         "--supersample", type=_positive, default=2, help="draw colour finer and average (default 2)"
     )
     parser.add_argument("--overwrite", action="store_true", help="make scenes anew that are already there")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.cameras == "held-out" and arguments.seeds[0] < FIRST_TEST_SEED:
+        parser.error(f"held-out cameras are for test seeds, from {FIRST_TEST_SEED} on")
+    return arguments
 
 
 def _seeds(text: str) -> range:
@@ -82,13 +93,18 @@ def write_scene(
     supersample: int,
     overwrite: bool = False,
     domain: str = "broad",
+    cameras: str = "training",
 ) -> str:
     """Make and save one scene; return "made", "kept" or the reason why there is none."""
     path = scene_path(folder, seed)
     if path.exists() and not overwrite:
         try:
             record = SceneRecord.load(path)
-            if record.rgb.shape[:4] == (steps, views, size[1], size[0]):
+            hfov_deg = hfov_deg_of(record.k, size[0])
+            intervals = hfov_intervals_deg(DOMAINS[domain], cameras)
+            if record.rgb.shape[:4] == (steps, views, size[1], size[0]) and any(
+                low <= hfov_deg <= high for low, high in intervals
+            ):
                 return "kept"
         except SpatialError:
             pass  # half a file: made anew below
@@ -101,6 +117,7 @@ def write_scene(
             views=views,
             supersample=supersample,
             domain=domain,
+            camera_set=cameras,
         ).save(path)
     except NoViewError as error:
         return one_line(str(error))
@@ -126,6 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.supersample,
         arguments.overwrite,
         arguments.domain,
+        arguments.cameras,
     )
     bar = tqdm(total=len(arguments.seeds), unit="scene", smoothing=0.05)
     # Fresh processes: an OpenGL context does not survive a fork.

@@ -6,22 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spatial_mllm_training.scenes import catalogue
+from spatial_mllm_training.scenes import articulated, catalogue
 from spatial_mllm_training.scenes.blueprint import (
     Blueprint,
     Body,
-    Light,
     Matrix,
-    Shape,
     Vector,
     pose,
-    quaternion_from_rotation,
     rotation_about,
 )
 from spatial_mllm_training.scenes.catalogue import Paint
 from spatial_mllm_training.scenes.motion import Footprint, Path, PushScript, draw_path, draw_progress
 from spatial_mllm_training.scenes.robot import Mover, make_arm, make_gantry
-from spatial_mllm_training.scenes.textures import FLOOR_STYLES, WALL_STYLES, colour
+from spatial_mllm_training.scenes.room import empty_room, hang_lights
 
 Rng = np.random.Generator
 
@@ -71,7 +68,7 @@ def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario
     With a script an arm pushes one thing as told; when the table has no place for that way
     `moved` is empty.
     """
-    blueprint, paint = _room(rng, "tabletop", rng.uniform(3.0, 6.0, 2))
+    blueprint, paint = empty_room(rng, "tabletop", rng.uniform(3.0, 6.0, 2))
     stage = _Stage(blueprint, steps)
     desk = catalogue.table(rng, paint)
     yaw = float(rng.uniform(0, np.pi)) if rng.random() < 0.3 else 0.0
@@ -130,7 +127,7 @@ def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario
         for link, body in enumerate(mover.bodies):
             stage.add(body, reached[:, link])
     _clutter(rng, paint, stage, max(half) + 0.5)
-    _lights(rng, blueprint)
+    hang_lights(rng, blueprint)
     if moved:
         at = np.mean([stage.poses[i][:, :3, 3].mean(axis=0) for i in moved], axis=0)
     else:
@@ -215,22 +212,24 @@ def push_tip(mover: Mover, body: Body, world_from_body: Matrix, heading: Vector,
 
 
 def indoor(rng: Rng, steps: int) -> Scenario:
-    """Return a furnished room of 3..7 m in which none, one or two things change place."""
+    """Return a furnished room of 3..7 m in which something opens or changes place."""
     size = rng.uniform(3.0, 7.0, 2)
-    blueprint, paint = _room(rng, "indoor", size)
+    blueprint, paint = empty_room(rng, "indoor", size)
+    blueprint.ambient += 0.1  # light from above leaves the walls dark, which rooms show much of
     stage = _Stage(blueprint, steps)
     taken: list[Footprint] = []
+    moving = int(rng.choice(3, p=[0.25, 0.5, 0.25]))
+    opening = int(rng.choice(3, p=[0.4, 0.45, 0.15])) if moving else 1
+    moved = [part for part in (_open_at_wall(rng, paint, stage, size, taken) for _ in range(opening)) if part]
     for _ in range(int(rng.integers(4, 10))):
         body = catalogue.AT_WALL[int(rng.integers(len(catalogue.AT_WALL)))](rng, paint)
         spot = _along_wall(rng, body, size, taken)
         if spot is not None:
             xy, yaw = spot
             stage.add(body, upright(xy, body.size_m[2] / 2, yaw))
-            taken.append(Footprint(xy, 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6))
+            taken.append(Footprint(xy, _wall_radius_m(body)))
             if body.category in ("table", "cabinet"):
                 _things_on(rng, paint, stage, body, xy)
-    moving = int(rng.choice(3, p=[0.25, 0.5, 0.25]))
-    moved: list[int] = []
     for index in range(int(rng.integers(3, 9)) + moving):
         makers = catalogue.MOVABLE_FURNITURE if index < moving else catalogue.IN_ROOM
         body = makers[int(rng.integers(len(makers)))](rng, paint)
@@ -250,12 +249,35 @@ def indoor(rng: Rng, steps: int) -> Scenario:
         taken.append(home)
         if body.category == "table":
             _things_on(rng, paint, stage, body, home.centre_m)
-    _lights(rng, blueprint)
+    hang_lights(rng, blueprint)
     if moved and rng.random() < 0.8:
-        focus = stage.poses[moved[0]][:, :3, 3].mean(axis=0)
+        focus = stage.poses[moved[int(rng.integers(len(moved)))]][:, :3, 3].mean(axis=0)
     else:
         focus = stage.poses[int(rng.integers(1, len(stage.poses)))][0, :3, 3]
     return Scenario(blueprint, stage.stacked(), moved, np.asarray(focus))
+
+
+def _open_at_wall(rng: Rng, paint: Paint, stage: _Stage, size: Vector, taken: list[Footprint]) -> int | None:
+    """Put something that opens at a wall, keep the floor before it free, return its part's id or None."""
+    thing = articulated.OPENING[int(rng.integers(len(articulated.OPENING)))](rng, paint)
+    spot = _along_wall(rng, thing.fixed, size, taken)
+    if spot is None or any(thing.front(*spot).meets(other) for other in taken):
+        return None
+    xy, yaw = spot
+    world_from_fixed = upright(xy, thing.fixed.size_m[2] / 2, yaw)
+    stage.add(thing.fixed, world_from_fixed)
+    taken += [Footprint(xy, _wall_radius_m(thing.fixed)), thing.front(xy, yaw)]
+    part = stage.add(
+        thing.part,
+        np.stack([thing.part_pose(world_from_fixed, float(p)) for p in draw_progress(rng, stage.steps)]),
+    )
+    if thing.fixed.category == "cabinet":
+        _things_on(rng, paint, stage, thing.fixed, xy)
+    return part
+
+
+def _wall_radius_m(body: Body) -> float:
+    return 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6
 
 
 def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vector) -> None:
@@ -300,7 +322,7 @@ def _along_wall(rng: Rng, body: Body, size: Vector, taken: list[Footprint]) -> t
         if spread <= 0 or room <= 0:
             continue
         xy = out * room + side * rng.uniform(-1, 1) * spread
-        radius = 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6
+        radius = _wall_radius_m(body)
         if all(np.linalg.norm(xy - o.centre_m) > radius + o.radius_m for o in taken):
             return xy, yaw
     return None
@@ -316,116 +338,4 @@ def _clutter(rng: Rng, paint: Paint, stage: _Stage, keep_off_m: float) -> None:
         spot = _along_wall(rng, body, size, taken)
         if spot is not None:
             stage.add(body, upright(spot[0], body.size_m[2] / 2, spot[1]))
-            taken.append(Footprint(spot[0], 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6))
-
-
-def _room(rng: Rng, kind: str, size: Vector) -> tuple[Blueprint, Paint]:
-    """Return an empty room around the origin: floor, walls with pictures, windows and doors, ceiling."""
-    height = float(rng.uniform(2.3, 3.2))
-    half = size / 2
-    blueprint = Blueprint(
-        kind,
-        (-half[0], -half[1], half[0], half[1], height),
-        ambient=float(rng.uniform(0.15, 0.45)),
-        headlight=float(rng.uniform(0.0, 0.3)),
-    )
-    paint = Paint(blueprint, rng)
-    floor = paint.flat(FLOOR_STYLES, float(rng.uniform(0.6, 2.5)))
-    blueprint.static_shapes.append(Shape("plane", (half[0], half[1]), floor, casts_shadow=False))
-    bright = colour(rng, vivid=0.25, dark=0.6)
-    walls = (
-        paint.flat(WALL_STYLES, float(rng.uniform(0.8, 3.0))) if rng.random() < 0.6 else paint.plain(bright)
-    )
-    ceiling = paint.plain(np.full(3, rng.uniform(0.7, 0.95)))
-    blueprint.static_shapes.append(
-        Shape("plane", (half[0], half[1]), ceiling, (0, 0, height), (0, 1, 0, 0), casts_shadow=False)
-    )
-    trim = paint.plain()
-    for wall in range(4):
-        yaw = wall * np.pi / 2
-        inward = -np.array([np.cos(yaw), np.sin(yaw), 0.0])
-        along = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
-        distance, reach = float(half[wall % 2]), float(half[1 - wall % 2])
-        rotation = np.stack([along, np.cross(inward, along), inward], axis=1)
-        q = quaternion_from_rotation(rotation)
-        turn = (float(q[0]), float(q[1]), float(q[2]), float(q[3]))
-
-        def put(
-            shape_kind: str,
-            half_m: tuple[float, ...],
-            material: str,
-            side: float,
-            up: float,
-            out: float,
-            *,
-            base: Vector = -inward * distance,
-            right: Vector = along,
-            normal: Vector = inward,
-            q: tuple[float, float, float, float] = turn,
-        ) -> None:
-            at = base + right * side + normal * out
-            blueprint.static_shapes.append(
-                Shape(shape_kind, half_m, material, (float(at[0]), float(at[1]), up), q, casts_shadow=False)
-            )
-
-        put("plane", (reach, height / 2), walls, 0.0, height / 2, 0.0)
-        put("box", (reach, 0.04, 0.01), trim, 0.0, 0.04, 0.01)
-        side = -reach + 0.3
-        while side < reach - 0.5:
-            thing = rng.random()
-            width = float(rng.uniform(0.15, 0.6))
-            middle = side + width
-            if middle + width > reach:
-                break
-            if thing < 0.35:
-                tall = float(rng.uniform(0.15, 0.5))
-                put("box", (width * 0.8 + 0.03, tall + 0.03, 0.012), paint.plain(), middle, 1.55, 0.012)
-                put(
-                    "box",
-                    (width * 0.8, tall, 0.014),
-                    paint.solid(
-                        (catalogue.OBJECT_STYLES[0], catalogue.OBJECT_STYLES[4], catalogue.OBJECT_STYLES[7])
-                    ),
-                    middle,
-                    1.55,
-                    0.014,
-                )
-            elif thing < 0.5:
-                put("box", (width + 0.05, 0.65, 0.02), paint.plain(np.full(3, 0.85)), middle, 1.5, 0.02)
-                put(
-                    "box",
-                    (width, 0.6, 0.025),
-                    paint.plain(np.array([0.75, 0.85, 0.95]), emission=0.6),
-                    middle,
-                    1.5,
-                    0.025,
-                )
-            elif thing < 0.6 and width > 0.35:
-                put("box", (0.45, 1.0, 0.02), paint.wood(), middle, 1.0, 0.02)
-                put("sphere", (0.03,), paint.grey(), middle + 0.37, 1.0, 0.05)
-            side = middle + width + float(rng.uniform(0.2, 1.2))
-    return blueprint, paint
-
-
-def _lights(rng: Rng, blueprint: Blueprint) -> None:
-    """Hang 1..3 lamps; the first casts shadows."""
-    count = int(rng.integers(1, 4))
-    warm = rng.uniform(-0.12, 0.12)
-    x0, y0, x1, y1, height = blueprint.room_m
-    for index in range(count):
-        at = np.array([rng.uniform(x0, x1), rng.uniform(y0, y1), rng.uniform(0.8, 0.97) * height])
-        down = rng.normal(0, 0.45, 3)
-        down[2] = -1.0
-        if index == 0:  # parallel light: only what lies below its plane gets shadows
-            at = -0.6 * (x1 - x0 + y1 - y0) * down / np.linalg.norm(down)
-        level = rng.uniform(0.35, 0.8) / (1 if count == 1 else 1.4 if index == 0 else 2.2)
-        tint = np.clip(level * np.array([1 + warm, 1.0, 1 - warm]), 0, 1)
-        blueprint.lights.append(
-            Light(
-                (float(at[0]), float(at[1]), float(at[2])),
-                (float(down[0]), float(down[1]), float(down[2])),
-                (float(tint[0]), float(tint[1]), float(tint[2])),
-                directional=index == 0,
-                casts_shadow=index == 0,
-            )
-        )
+            taken.append(Footprint(spot[0], _wall_radius_m(body)))

@@ -6,11 +6,12 @@ import numpy as np
 
 from spatial_mllm_training.scenes import cameras, layouts
 from spatial_mllm_training.scenes.blueprint import Matrix
-from spatial_mllm_training.scenes.generate import NoViewError, expose, record_scene, stands_free
+from spatial_mllm_training.scenes.generate import record_scene
 from spatial_mllm_training.scenes.layouts import Scenario
 from spatial_mllm_training.scenes.motion import PushScript
 from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import SceneRenderer
+from spatial_mllm_training.scenes.views import NoViewError, expose, stands_free
 
 _OUT_OF_SIGHT_M = 60.0
 

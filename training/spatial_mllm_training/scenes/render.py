@@ -93,7 +93,7 @@ class SceneRenderer:
         """
         self._mujoco: Any = load_mujoco()
         mj = self._mujoco
-        self.width, self.height, self._factor = width, height, supersample
+        self.k, self.width, self.height, self._factor = k, width, height, supersample
         self._body_count = len(blueprint.bodies)
         self._model = _compile(mj, blueprint, width, height, supersample, shadow_px)
         self._model.cam_intrinsic[0] = _mujoco_intrinsics(k, width, height)

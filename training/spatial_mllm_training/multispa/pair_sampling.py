@@ -85,3 +85,22 @@ def sample_balanced(
     counts = allocate({b: len(indices) for b, indices in members.items()}, wanted)
     chosen = [rng.choice(members[b], size=count, replace=False) for b, count in counts.items()]
     return rng.permutation(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+
+
+def choose_evenly(bins: ArrayLike, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose elements so that their bins are as equally filled as they allow.
+
+    Args:
+        bins: (n,) number of each element's bin; which bins get one more than others is left to chance.
+        wanted: at most this many are chosen.
+
+    Returns:
+        Indices into `bins`, each once, in random order.
+    """
+    numbers = np.asarray(bins, dtype=np.int64).reshape(-1)
+    order = rng.permutation(len(numbers))
+    names, place = np.unique(numbers[order], return_inverse=True)
+    members = {int(b): order[place == b] for b in rng.permutation(len(names))}
+    counts = allocate({b: len(indices) for b, indices in members.items()}, wanted)
+    chosen = [members[b][:count] for b, count in counts.items()]
+    return rng.permutation(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)

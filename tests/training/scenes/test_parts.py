@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from spatial_mllm_training.scenes import catalogue, layouts, textures
+from spatial_mllm_training.scenes import articulated, catalogue, layouts, textures
 from spatial_mllm_training.scenes.blueprint import (
     Blueprint,
     Shape,
@@ -14,7 +17,18 @@ from spatial_mllm_training.scenes.blueprint import (
     rotation_about,
     rotation_from_quaternion,
 )
-from spatial_mllm_training.scenes.cameras import look_along, look_at
+from spatial_mllm_training.scenes.cameras import (
+    DOMAINS,
+    HELD_OUT_HFOV_DEG,
+    hfov_deg_of,
+    hfov_intervals_deg,
+    look_along,
+    look_at,
+    random_pinhole,
+    room_view,
+    table_view,
+    wide_view,
+)
 from spatial_mllm_training.scenes.catalogue import Paint
 from spatial_mllm_training.scenes.motion import Footprint, draw_path
 from spatial_mllm_training.scenes.push import script_push
@@ -149,6 +163,122 @@ def test_cameras_look_where_they_are_told():
     assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
     up = look_along(np.zeros(3), 0.3, np.radians(10), 0.0)
     assert np.degrees(np.arcsin(up[2, 2])) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+def test_training_never_draws_a_held_out_field_of_view_and_held_out_cameras_nothing_else(name):
+    rng, low, high = np.random.default_rng(3), *DOMAINS[name].hfov_deg
+    drawn = {}
+    for cameras in ("training", "held-out"):
+        ks = [random_pinhole(rng, 640, 480, DOMAINS[name], cameras) for _ in range(4000)]
+        drawn[cameras] = np.array([2 * np.degrees(np.arctan(320 / k[0, 0])) for k in ks])
+        assert np.allclose(drawn[cameras], [hfov_deg_of(k, 640) for k in ks])
+        assert (drawn[cameras] > low - 1e-9).all() and (drawn[cameras] < high + 1e-9).all()
+        aspects = np.array([k[1, 1] / k[0, 0] for k in ks])
+        assert aspects.min() < 0.91 and aspects.max() > 1.09 and np.abs(aspects - 1).max() <= 0.1
+        shifts = np.array([[(k[0, 2] - 319.5) / 640, (k[1, 2] - 239.5) / 480] for k in ks])
+        assert 0.07 < np.abs(shifts).max() <= 0.08
+    held_out = {
+        c: np.any([(a < h) & (h < b) for a, b in HELD_OUT_HFOV_DEG], axis=0) for c, h in drawn.items()
+    }
+    assert not held_out["training"].any() and held_out["held-out"].mean() > 0.999
+    # Log-uniform over what is left: each part gets its share of draws.
+    for cameras, hfov_deg in drawn.items():
+        parts = np.log(hfov_intervals_deg(DOMAINS[name], cameras))
+        shares = (parts[:, 1] - parts[:, 0]) / (parts[:, 1] - parts[:, 0]).sum()
+        for (a, b), share in zip(np.exp(parts), shares, strict=True):
+            assert np.mean((hfov_deg >= a) & (hfov_deg <= b)) == pytest.approx(share, abs=0.03)
+
+
+def test_a_domain_without_held_out_bands_says_so():
+    with pytest.raises(ValueError, match="hold no held-out band"):
+        hfov_intervals_deg(replace(DOMAINS["broad"], hfov_deg=(70.0, 90.0)), "held-out")
+    with pytest.raises(ValueError, match="expected cameras of"):
+        hfov_intervals_deg(DOMAINS["broad"], "some")
+
+
+def test_first_views_vary_in_height_pitch_and_roll():
+    rng = np.random.default_rng(0)
+    views = [table_view(rng, np.zeros(3), DOMAINS["broad"]) for _ in range(800)]
+    views += [room_view(rng, np.array([1.0, 0.5, 1.4]), np.array([0.0, 0.0, 0.8])) for _ in range(800)]
+    # Of a level camera y leans by the pitch alone; roll is the rest of x's slope.
+    forward = np.array([v[:3, 2] for v in views])
+    level = np.cross(forward, [0, 0, 1.0])
+    level /= np.linalg.norm(level, axis=1, keepdims=True)
+    roll_deg = np.degrees(
+        np.arccos(np.clip([v[:3, 0] @ n for v, n in zip(views, level, strict=True)], -1, 1))
+    )
+    pitch_deg = np.degrees(np.arcsin(forward[:, 2]))
+    assert roll_deg.max() <= 20.1 and np.mean(roll_deg > 10) > 0.08 and np.median(roll_deg) < 6
+    assert pitch_deg[:800].min() < -65 and pitch_deg[800:].max() > 10 and pitch_deg[800:].min() < -40
+
+
+def test_wide_views_reach_far_turn_far_and_some_go_around():
+    rng = np.random.default_rng(1)
+    base, target = look_at(np.array([0.0, -1.5, 1.2]), np.array([0.0, 0.0, 0.8])), np.array([0.0, 0.0, 0.8])
+    views = np.array([wide_view(rng, base, target, 80.0) for _ in range(2000)])
+    shift = np.linalg.norm(views[:, :3, 3] - base[:3, 3], axis=1)
+    turn = Rotation.from_matrix(views[:, :3, :3] @ base[:3, :3].T).magnitude() * 180 / np.pi
+    assert np.mean(shift < 0.1) > 0.1 and np.mean(shift > 1.0) > 0.15 and shift.max() < 3
+    assert np.mean(turn > 60) > 0.08 and np.mean(turn < 20) > 0.1
+    aim = target - views[:, :3, 3]
+    aimed = np.einsum("ni,ni->n", aim / np.linalg.norm(aim, axis=1, keepdims=True), views[:, :3, 2])
+    around = np.degrees(np.abs(np.arctan2(views[:, 0, 3], -views[:, 1, 3])))[aimed > 0.97]
+    assert around.max() > 60
+
+
+@pytest.mark.parametrize("maker", articulated.OPENING)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_part_closes_flush_and_moves_about_its_joint_alone(maker, seed):
+    thing = maker(*paint(seed))
+    world_from_fixed = layouts.upright(np.array([0.4, -0.3]), thing.fixed.size_m[2] / 2, 0.7)
+    fixed_from_part = [
+        np.linalg.inv(world_from_fixed) @ thing.part_pose(world_from_fixed, part) for part in (0.0, 0.5, 1.0)
+    ]
+    assert np.allclose(fixed_from_part[0], thing.fixed_from_part)
+    for part, pose in zip((0.0, 0.5, 1.0), fixed_from_part, strict=True):
+        motion = pose @ np.linalg.inv(thing.fixed_from_part)
+        if thing.slides:
+            assert np.allclose(motion[:3, :3], np.eye(3))
+            assert np.allclose(motion[:3, 3], [0, -part * thing.travel, 0])
+        else:
+            oracle, _ = cv2.Rodrigues(part * thing.travel * np.array(thing.axis))
+            assert np.allclose(motion[:3, :3], oracle)
+            assert np.allclose(motion[:3, :3] @ thing.joint_m + motion[:3, 3], thing.joint_m)
+    # Opened, the part's centre is in front of where it was, or above it.
+    way = fixed_from_part[2][:3, 3] - fixed_from_part[0][:3, 3]
+    assert way[1] < -0.05 or way[2] > 0.05
+    if thing.fixed.category == "cabinet":  # closed, its front lies on the case's front, not within the case
+        reach = fixed_from_part[0][1, 3] - thing.part.size_m[1] / 2
+        assert reach <= -thing.fixed.size_m[1] / 2 + 1e-9
+    else:  # a lid lies on its chest
+        bottom = fixed_from_part[0][2, 3] - thing.part.size_m[2] / 2
+        assert bottom == pytest.approx(thing.fixed.size_m[2] / 2, abs=0.006)
+
+
+def test_what_opens_in_a_room_has_the_floor_before_it_for_itself():
+    opening = 0
+    for seed in range(40):
+        scenario = layouts.indoor(np.random.default_rng(seed), 5)
+        bodies, poses = scenario.blueprint.bodies, scenario.world_from_body
+        assert scenario.moved
+        for part in scenario.moved:
+            name = bodies[part - 1].category
+            if name not in ("cabinet door", "drawer"):
+                continue
+            opening += 1
+            standing = [
+                i
+                for i in range(1, len(bodies) + 1)
+                if i not in (part, part - 1) and poses[0, i, 2, 3] - bodies[i - 1].size_m[2] / 2 < 0.05
+            ]
+            for pose in poses[:, part]:
+                for other in standing:
+                    local = np.linalg.inv(poses[:, other]) @ pose[:, 3]
+                    assert (
+                        not (np.abs(local[:, :3]) < np.array(bodies[other - 1].size_m) / 2).all(axis=1).any()
+                    )
+    assert opening > 8
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ if importlib.util.find_spec("mujoco") is None:
 
 from spatial_mllm_training import make_scenes
 from spatial_mllm_training.scenes import render
-from spatial_mllm_training.scenes.generate import NoViewError, make_scene
+from spatial_mllm_training.scenes.generate import make_scene
 from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.split import scene_path
+from spatial_mllm_training.scenes.views import NoViewError
 
 try:
     render.choose_gl()
@@ -102,21 +103,67 @@ def test_points_on_moved_bodies_are_found_where_the_poses_carry_them(scenes):
     assert total > 500 and found > 0.85 * total
 
 
+def turns_deg(scene, first, second):
+    rotations = scene.world_from_camera[:, :3, :3]
+    traces = np.einsum("nij,nij->n", rotations[first], rotations[second])
+    return np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
+
+
 def test_cameras_are_drawn_from_the_promised_ranges(scenes):
     for scene in scenes:
         height, width = scene.rgb.shape[2:4]
         hfov_deg = np.degrees(2 * np.arctan(width / 2 / scene.k[0, 0]))
-        assert 39.9 < hfov_deg < 110.1
-        assert 0.95 <= scene.k[1, 1] / scene.k[0, 0] <= 1.05
+        assert 39.9 < hfov_deg <= 60 or 66 <= hfov_deg <= 100
+        assert 0.9 <= scene.k[1, 1] / scene.k[0, 0] <= 1.1
         assert abs(scene.k[0, 2] - (width - 1) / 2) <= 0.08 * width
-        base = scene.world_from_camera[0]
         for pose in scene.world_from_camera:
             assert np.allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3), atol=1e-9)
-            assert np.linalg.norm(pose[:3, 3] - base[:3, 3]) <= 0.6 + 1e-9
-            turn = np.degrees(np.arccos(np.clip((np.trace(base[:3, :3].T @ pose[:3, :3]) - 1) / 2, -1, 1)))
-            assert turn <= 25.1  # 20, and up to 5 where the camera turned back to its target
         assert np.median(scene.depth_mm[scene.depth_mm > 0]) > 200
         assert all(image.std() > 5 for image in scene.rgb.reshape(-1, height, width, 3))
+
+
+def test_views_of_a_workspace_stay_near_the_first():
+    for seed in (1, 2):
+        scene = make_scene(seed, domain="workspace", steps=1, views=8, supersample=1)
+        at = scene.world_from_camera[:, :3, 3]
+        assert np.linalg.norm(at - at[0], axis=1).max() <= 0.6 + 1e-9
+        # 20, and up to 5 where the camera turned back to its target
+        assert turns_deg(scene, np.zeros(8, int), np.arange(8)).max() <= 25.1
+
+
+def in_common_percent(scene, first, second):
+    """Intersection over union of the points two views see, each point tested in both depth images."""
+    seen = []
+    for view in (first, second):
+        _, _, points = surface_points(scene, 0, view, every=3)
+        inside, z, seen_m, _ = look_up(scene, 0, second if view == first else first, points)
+        # A point counts by the area that its pixel stands for, so that near and far views weigh alike.
+        area = np.linalg.norm(points - scene.world_from_camera[view, :3, 3], axis=1) ** 2
+        seen.append((area[inside][np.abs(seen_m - z) < np.maximum(0.05, 0.03 * z)].sum(), area.sum()))
+    shared = (seen[0][0] + seen[1][0]) / 2
+    return 100 * shared / (seen[0][1] + seen[1][1] - shared)
+
+
+def test_sixteen_views_share_little_or_much_and_move_by_centimetres_or_metres():
+    overlaps, shifts, turns = [], [], []
+    first, second = np.triu_indices(16, 1)
+    for seed in SEEDS[:4]:
+        scene = make_scene(seed, steps=1, views=16, supersample=1)
+        at = scene.world_from_camera[:, :3, 3]
+        shifts += np.linalg.norm(at[first] - at[second], axis=1).tolist()
+        turns += turns_deg(scene, first, second).tolist()
+        overlaps += [in_common_percent(scene, a, b) for a, b in zip(first, second, strict=True)]
+        mine = np.array(overlaps[-len(first) :]).reshape(-1)
+        best = np.zeros(16)
+        np.maximum.at(best, first, mine)
+        np.maximum.at(best, second, mine)
+        assert best.min() > 3  # every view has something in common with another
+    counts, _ = np.histogram(overlaps, [6, 12, 18, 24, 30, 36])
+    assert counts.min() >= 15 and counts.sum() >= 120  # of 480 pairs, evenly enough
+    shifts, turns = np.array(shifts), np.array(turns)
+    used = (np.array(overlaps) > 6) & (np.array(overlaps) < 35)
+    assert (shifts < 0.15).sum() >= 10 and (shifts[used] > 1).sum() >= 15
+    assert (turns < 5).sum() >= 10 and (turns[used] > 60).sum() >= 10
 
 
 def test_bodies_have_names_sizes_and_rigid_poses(scenes):
@@ -173,6 +220,21 @@ def test_a_truncated_or_foreign_file_is_named(scenes, tmp_path):
     np.savez(path, rgb=np.zeros(3))
     with pytest.raises(SpatialError, match="not a whole scene"):
         SceneRecord.load(path)
+
+
+def test_held_out_cameras_are_the_tests_alone(tmp_path, capsys):
+    seed, rest = 100_100, ((64, 48), 1, 1, 1)
+    assert make_scenes.write_scene(tmp_path, seed, *rest) == "made"
+    # A whole scene of other cameras is not kept.
+    assert make_scenes.write_scene(tmp_path, seed, *rest, cameras="held-out") == "made"
+    assert make_scenes.write_scene(tmp_path, seed, *rest, cameras="held-out") == "kept"
+    hfov_deg = np.degrees(2 * np.arctan(32 / SceneRecord.load(scene_path(tmp_path, seed)).k[0, 0]))
+    assert 60 <= hfov_deg <= 66 or 100 <= hfov_deg <= 110
+    with pytest.raises(ValueError, match="held-out cameras are for seeds from 100100 on, found seed 100099"):
+        make_scene(100_099, camera_set="held-out")
+    with pytest.raises(SystemExit):
+        make_scenes.main(["--out", str(tmp_path), "--seeds", "100099:100101", "--cameras", "held-out"])
+    assert "held-out cameras are for test seeds, from 100100 on" in capsys.readouterr().err
 
 
 def test_nothing_is_left_when_saving_an_invalid_scene(scenes, tmp_path):

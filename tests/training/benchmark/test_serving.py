@@ -1,0 +1,94 @@
+"""A bundle answers a benchmark as it answers live: same words, same frames, same text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.answers import AskRequest
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_core.frames import Frame
+from spatial_mllm_core.model import SpatialModel
+from spatial_mllm_training.benchmark import serving
+from spatial_mllm_training.benchmark.__main__ import main
+from spatial_mllm_training.benchmark.data import BenchmarkProblem
+
+BUNDLE = Path(__file__).parents[3] / "models" / "spatial-mllm-mini"
+SIZE = (256, 192)
+pytestmark = pytest.mark.skipif(not BUNDLE.exists(), reason="needs the shipped model")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two blurred noise pictures of one scene."""
+    folder = tmp_path_factory.mktemp("sim") / "images"
+    (folder / "room").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        noise = rng.integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / "room" / f"{i}.jpg"), cv2.GaussianBlur(noise, (0, 0), 6) * 2)
+    return folder
+
+
+@pytest.fixture
+def rows(make_row):
+    return [make_row(name, size=SIZE) for name in tasks.names()]
+
+
+def test_answers_are_those_of_the_live_runtime(images, rows):
+    predictions = serving.ask_bundle(BUNDLE, rows, images, quiet=True)
+    model = SpatialModel.load(BUNDLE)
+    assert predictions.served == set(model.manifest.tasks)
+    assert predictions.model == model.name
+    assert predictions.notes == ()
+    served = [r for r in rows if r.question_type in predictions.served]
+    assert set(predictions.texts) == {r.id for r in served}
+    for row in served:
+        frames = []
+        for i, path in enumerate(row.image):
+            image = np.ascontiguousarray(cv2.imread(str(images / path))[:, :, ::-1])
+            frames.append(Frame(100 + i, "optical", image, CameraModel.from_k(row.spatial.k[i], *SIZE)))
+        points = tuple((p.u_px, p.v_px) for p in row.spatial.points)
+        said = [""]
+        try:  # a text that cannot be parsed is refused live; what was said is compared all the same
+            model.ask(
+                AskRequest(row.question_type, tuple(frames), points),
+                on_text=lambda text, said=said: said.append(text),
+            )
+        except SpatialError:
+            pass
+        assert predictions.texts[row.id] == said[-1].strip()
+
+
+def test_words_follow_the_wording_of_the_row(make_row):
+    row = make_row("depth_comparison_coordinate", points=((100, 200), (300, 400)), variant="farther")
+    other = make_row("depth_comparison_coordinate", points=((100, 200), (300, 400)), variant="closer")
+    assert serving.words(row) != serving.words(other)
+    assert "[ 100 , 200 ]" in serving.words(row)
+    assert "[ 300 , 400 ]" in serving.words(row)
+    size = make_row("object_perception_height_estimation", category="bookshelf")
+    assert "bookshelf" in serving.words(size)
+
+
+def test_faults_name_the_row_and_the_image(tmp_path, images, make_row):
+    with pytest.raises(
+        BenchmarkProblem, match=r"row 'x_movement-room-000000': the image .*0\.jpg does not open"
+    ):
+        serving.ask_bundle(BUNDLE, [make_row("x_movement", size=SIZE)], tmp_path, quiet=True)
+    with pytest.raises(BenchmarkProblem, match="is 256x192 px, its camera is 640x480 px"):
+        serving.ask_bundle(BUNDLE, [make_row("x_movement")], images, quiet=True)
+    with pytest.raises(BenchmarkProblem, match="serves none of the subtasks"):
+        serving.ask_bundle(BUNDLE, [make_row("depth_estimation_dot", size=SIZE)], images, quiet=True)
+
+
+def test_the_verb_prints_what_is_not_served(images, rows, write_rows, capsys):
+    data = write_rows(images.parent, rows)
+    assert main(["score", "--data", str(data), "--bundle", str(BUNDLE)]) == 0
+    printed = capsys.readouterr().out
+    assert "yaw_angle (not served)" in printed
+    assert "mean of the 11 subtasks that are served" in printed

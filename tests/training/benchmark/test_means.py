@@ -126,3 +126,28 @@ def test_scene_error_agrees_with_drawing_scenes_anew_and_is_larger(clustered):
         drawn.append(100 * w @ ((counts @ hits) / (counts @ totals)))
     assert figure.scene_error == pytest.approx(np.std(drawn), rel=0.08)
     assert figure.scene_error > 1.5 * figure.standard_error
+
+
+def test_errors_of_a_paired_difference_agree_with_drawing_scenes_anew(clustered):
+    subtasks, scenes, right = clustered
+    other = np.roll(right, 26 * 7)
+    difference = right.astype(np.int64) - other
+    rows = means.Rows(list(subtasks), [str(s) for s in scenes])
+    weights = means.task_weights(tasks.names())
+    figure = rows.figure(difference, weights)
+    assert figure.percent == pytest.approx(
+        rows.figure(right, weights).percent - rows.figure(other, weights).percent
+    )
+    assert figure.standard_error == pytest.approx(
+        100 * math.sqrt(sum(difference[subtasks == n].var() / 40 for n in tasks.names())) / 26
+    )
+    rng = np.random.default_rng(1)
+    sums, counts = np.zeros((60, 26)), np.zeros((60, 26))
+    number = np.repeat(np.arange(26), 40)
+    np.add.at(sums, (scenes, number), difference)
+    np.add.at(counts, (scenes, number), 1)
+    drawn = []
+    for _ in range(3000):
+        times = np.bincount(rng.integers(60, size=60), minlength=60)
+        drawn.append(100 * ((times @ sums) / (times @ counts)).mean())
+    assert figure.scene_error == pytest.approx(np.std(drawn), rel=0.08)

@@ -42,15 +42,19 @@ def _head(score: Score) -> str:
 
 def summary(score: Score) -> str:
     """What the figures say, in two sentences for a person."""
-    robust, blind = score.group_mean.robust, score.group_mean.blind
-    said = f"{robust.percent:.1f}% of the answers are right ({group_mean_name(score)})."
-    if blind is None:
+    robust, above = score.group_mean.robust, score.above_blind
+    said = f"{robust.percent:.1f}% of the answers are right (mean of {_groups(score)})."
+    if above is None:
         return f"{said} There is no blind baseline to compare with."
-    gain = robust.percent - blind.percent
-    # both answer the same rows: their errors are not independent, and the sum is the cautious bound
-    noise = 2 * (robust.standard_error + blind.standard_error)
-    word = "more than" if gain > noise else "less than" if gain < -noise else "within the noise of"
-    return f"{said} That is {word} what the words of the questions alone give ({blind.percent:.1f}%)."
+    error = above.standard_error if math.isnan(above.scene_error) else above.scene_error
+    amount = f"{above.percent:+.1f} ± {error:.1f} points".replace("-", "−")
+    if abs(above.percent) <= 2 * error:
+        return f"{said} What the words alone give is as much, within two standard errors ({amount})."
+    return f"{said} Against answers from the words alone, without any image, that is {amount}."
+
+
+def _groups(score: Score) -> str:
+    return "the 12 groups" if score.group_count == 12 else f"{score.group_count} of the 12 groups"
 
 
 def _cards(score: Score) -> str:

@@ -3,7 +3,8 @@
 The headline of the paper's table 2 is the mean of the 12 groups, a group being the mean of its
 subtasks. Every such average is a weighted sum over subtasks, sum_i w_i p_i, and has two errors:
 
-- binomial: sqrt(sum_i w_i^2 p_i (1 - p_i) / n_i), as if all rows were independent;
+- binomial: sqrt(sum_i w_i^2 p_i (1 - p_i) / n_i), as if all rows were independent (for paired
+  differences, which are -1, 0 or 1, their variance stands for p (1 - p));
 - by scene: rows of one scene share its images, so they are not. With u_s the sum over the rows of
   scene s of w_i (y - p_i) / n_i, the variance is S / (S - 1) sum_s u_s^2 (linearisation over
   clusters, the "sandwich"; it agrees with drawing whole scenes anew, see the tests).
@@ -67,18 +68,20 @@ class Rows:
         self._scenes = len(names)
         self._n = np.bincount(self._subtask, minlength=len(self.counted))
 
-    def figure(self, right: NDArray[np.bool_], weights: Mapping[str, float]) -> Figure:
-        """The average of (N,) verdicts, one per row, with both standard errors."""
+    def figure(self, right: NDArray[np.bool_] | NDArray[np.int64], weights: Mapping[str, float]) -> Figure:
+        """The average of (N,) verdicts, or of differences of verdicts, with both standard errors."""
         w = np.array([weights.get(str(name), 0.0) for name in self.counted])
         p = np.bincount(self._subtask, right, len(self.counted)) / self._n
-        influence = (w / self._n)[self._subtask] * (right - p[self._subtask])
+        deviation = right - p[self._subtask]
+        spread = np.bincount(self._subtask, deviation**2, len(self.counted)) / self._n
+        influence = (w / self._n)[self._subtask] * deviation
         used = w[self._subtask] > 0
         scenes = len(np.unique(self._scene[used]))
         by_scene = np.bincount(self._scene, influence, self._scenes)
         variance = scenes / (scenes - 1) * float(by_scene @ by_scene) if scenes > 1 else math.nan
         return Figure(
             percent=100 * weighted(dict(zip(self.counted.tolist(), p.tolist(), strict=True)), weights),
-            standard_error=100 * math.sqrt(float(w**2 @ (p * (1 - p) / self._n))),
+            standard_error=100 * math.sqrt(float(w**2 @ (spread / self._n))),
             scene_error=100 * math.sqrt(variance),
             n=int(used.sum()),
         )

@@ -66,6 +66,8 @@ class Score:
         group_mean: mean of the groups that have rows, the headline.
         task_mean: mean of the subtasks that have rows.
         served_mean: mean of the subtasks that the model serves; None when it serves all.
+        above_blind: robust headline minus blind headline on the same rows, with the errors of the
+            paired difference; None without a blind baseline.
     """
 
     model: str
@@ -77,6 +79,7 @@ class Score:
     group_mean: Columns
     task_mean: Columns
     served_mean: Columns | None
+    above_blind: Figure | None
     notes: tuple[str, ...]
 
     @property
@@ -140,6 +143,10 @@ def score(rows: Sequence[Row], predictions: Predictions, blind: Blind | None, *,
         for name in tasks.names()
     )
     groups = {g: columns(w) if (w := means.group_weights(g, counted)) else None for g in GROUPS}
+    headline = means.headline_weights(counted)
+    above = None
+    if guessed is not None:
+        above = table.figure(robust.astype(np.int64) - guessed.astype(np.int64), headline)
     asked = [name for name in counted if name in served]
     return Score(
         model=predictions.model,
@@ -148,9 +155,10 @@ def score(rows: Sequence[Row], predictions: Predictions, blind: Blind | None, *,
         scenes=len({row.spatial.scene for row in rows}),
         subtasks=subtasks,
         groups=groups,
-        group_mean=columns(means.headline_weights(counted)),
+        group_mean=columns(headline),
         task_mean=columns(means.task_weights(counted)),
         served_mean=columns(means.task_weights(asked)) if 0 < len(asked) < len(counted) else None,
+        above_blind=above,
         notes=(*predictions.notes, *_notes(rows, subtasks, blind is not None)),
     )
 

@@ -22,12 +22,14 @@ def table(score: Score) -> str:
         lines.append(_line(group_title(group), score.groups[group]))
         for name in members:
             subtask = score.subtask(name)
-            served = "" if subtask.is_served else " (not served)"
-            lines.append(_line(f"  {name}{served}", subtask.columns))
+            served = "" if subtask.is_served else "  not served"
+            lines.append(_line(f"  {name}", subtask.columns) + served)
     lines += ["", _line(group_mean_name(score), score.group_mean, digits=2)]
     lines.append(_line(task_mean_name(score), score.task_mean, digits=2))
     if score.served_mean is not None:
         lines.append(_line(served_mean_name(score), score.served_mean, digits=2))
+    if score.above_blind is not None:
+        lines.append(_above(score.above_blind))
     lines += [
         "",
         "robust: answers read as models write them; strict: by the published expression alone;",
@@ -61,6 +63,11 @@ def _line(name: str, columns: Columns | None, digits: int = 1) -> str:
         f"{_number(robust.scene_error, 7, digits)}{_number(columns.strict.percent, 8, digits)}"
         f"{_blind(blind, digits)}{robust.n:>7}"
     )
+
+
+def _above(figure: Figure) -> str:
+    errors = _number(figure.standard_error, 7, 2) + _number(figure.scene_error, 7, 2)
+    return f"{'  above blind, on the same rows':<{_NAME}}{figure.percent:>+8.2f}{errors}"
 
 
 def _blind(blind: Figure | None, digits: int) -> str:

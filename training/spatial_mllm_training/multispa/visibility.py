@@ -50,14 +50,16 @@ class VisiblePoints:
         self.points_m = points_m
         self._blocks = _Blocks(points_m, np.arange(len(points_m)) if tested is None else tested)
         self._frames: dict[int, SceneFrame] = {}
-        bits = []
+        bits, counts = [], []
         for index, frame, depth_m in views:
+            seen = self._seen(frame, depth_m, config)
             self._frames[index] = frame
-            bits.append(np.packbits(self._seen(frame, depth_m, config), axis=1))
+            bits.append(np.packbits(seen, axis=1))
+            counts.append(np.count_nonzero(seen))
         self.frames = tuple(self._frames)
         self._row = {index: row for row, index in enumerate(self.frames)}
         self._bits = np.stack(bits) if bits else np.zeros((0, self._blocks.count, BLOCK // 8), np.uint8)
-        self._counts = np.array([int(np.unpackbits(b).sum(dtype=np.int64)) for b in bits], dtype=np.int64)
+        self._counts = np.array(counts, dtype=np.int64)
 
     def count(self, frame: int) -> int:
         """How many points a frame shows."""
@@ -111,14 +113,16 @@ class VisiblePoints:
         reach_m += max(config.tolerance_m, config.relative_tolerance * reach_m)
         near = self._blocks.in_view(frame.world_from_camera, slopes, reach_m)
         x, y, z = self._blocks.in_camera(near, frame.world_from_camera)
-        left, right, top, bottom = slopes
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x, y = x / z, y / z
             inside = (z > 0) & (z <= reach_m)
-            inside &= (x >= left * z) & (x <= right * z) & (y >= top * z) & (y <= bottom * z)
+        left, right, top, bottom = slopes
+        for axis, low, high in ((x, left, right), (y, top, bottom)):
+            inside &= axis >= low
+            inside &= axis <= high
         places = np.flatnonzero(inside)
-        points = np.stack([x[places], y[places], z[places]], axis=1)
-        measured = depth_at(frame, depth_m, points)
-        z = points[:, 2]
+        z = z[places]
+        measured = _depth_at(frame, depth_m, x[places], y[places])
         close = np.abs(z - measured) <= np.maximum(config.tolerance_m, config.relative_tolerance * measured)
         close &= (measured > 0) & (measured <= config.max_depth_m)
         of_near = np.zeros(inside.shape, bool)
@@ -127,32 +131,32 @@ class VisiblePoints:
         return seen
 
 
-def depth_at(
-    frame: SceneFrame, depth_m: NDArray[np.float32], points_in_camera_m: NDArray[np.float64]
+def _depth_at(
+    frame: SceneFrame, depth_m: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """(n,) nearest sample of a depth image where it would show points (n, 3); 0 = none.
-
-    0 also where the point does not lie in the colour image.
-    """
-    u, v = _nearest(frame.camera, points_in_camera_m)
-    inside = (u >= 0) & (u < frame.camera.width) & (v >= 0) & (v < frame.camera.height)
+    """(n,) nearest depth sample in the directions (x, y, 1); 0 where there is none or no colour pixel."""
+    u, v, inside = _nearest(frame.camera, x, y)
     if frame.depth_camera is not None:
-        u, v = _nearest(frame.depth_camera, points_in_camera_m)
-    height, width = depth_m.shape
-    inside &= (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    depths = np.zeros(len(u), np.float32)
-    depths[inside] = depth_m[v[inside], u[inside]]
-    return depths
+        u, v, inside_depth = _nearest(frame.depth_camera, x, y)
+        inside &= inside_depth
+    # places outside look up some pixel and are then forgotten: cheaper than to leave them out
+    at = v * np.int32(depth_m.shape[1]) + u
+    return np.where(inside, depth_m.reshape(-1).take(at, mode="clip"), np.float32(0))
 
 
 def _nearest(
-    camera: CameraModel, points_m: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels (n,), (n,) that show points; -1 where there is none."""
-    pixels = np.floor(camera.project(points_m) + 0.5)
-    sane = np.abs(pixels) < 1e6  # False for NaN, too
-    u, v = np.where(sane, pixels, -1).astype(np.int64).T
-    return u, v
+    camera: CameraModel, x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Pixels u, v (n,) that show the directions (x, y, 1), and whether they lie in the image."""
+    if camera.d.size == 0:  # what project does, without its copies
+        u, v = x * camera.fx + camera.cx, y * camera.fy + camera.cy
+    else:
+        u, v = camera.project(np.stack([x, y, np.ones(len(x))], axis=1)).T
+    u, v = np.floor(u + 0.5), np.floor(v + 0.5)
+    inside = (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+    if camera.d.size:
+        u, v = np.where(inside, u, 0), np.where(inside, v, 0)
+    return u.astype(np.int32), v.astype(np.int32), inside
 
 
 class _Blocks:

@@ -114,8 +114,7 @@ def test_the_rule_that_holds_for_comparisons_is_found(make_row, name, rule):
 def test_depth_by_the_row_of_the_point(make_row):
     # depth falls towards the image's lower edge, as over a floor
     rows = []
-    for i in range(200):
-        y = (i * 37) % 1000
+    for i, y in enumerate(np.random.default_rng(2).integers(0, 1000, 200).tolist()):
         truth = TaskValue((5.0 - 4.0 * (y // 100) / 10,))
         rows.append(
             make_row(

@@ -59,6 +59,13 @@ def test_a_coordinate_is_judged_in_the_image_of_the_answer(make_row):
     assert not judge(row, "`[ 500 , 560 ]`").is_right
 
 
+def test_a_comparison_is_exact_even_between_points_that_are_close(make_row):
+    points = ((500, 500), (530, 500))  # 19 px apart, the tolerance of coordinates would be 32 px
+    row = make_row("depth_comparison_coordinate", points=points, truth=TaskValue((500.0, 500.0)))
+    assert judge(row, "`[ 500 , 500 ]`").is_right
+    assert not judge(row, "`[ 530 , 500 ]`").is_right
+
+
 def test_strict_reads_backticks_only(make_row):
     row = make_row("depth_estimation_coor", truth=TaskValue((1.15,)))
     assert judge(row, "1150 mm").is_right

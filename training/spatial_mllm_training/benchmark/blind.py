@@ -226,9 +226,10 @@ def best_rule(task: Task, examples: Sequence[Example]) -> Rule:
 
 def _halves(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Two halves without a common scene; a single scene's rows are dealt out in turn."""
-    sides = [zlib.crc32(e.scene.encode()) % 2 for e in examples]
-    if len(set(sides)) < 2:
-        sides = [i % 2 for i in range(len(examples))]
+    # by hash, since neighbouring names may be neighbouring rooms
+    scenes = sorted({e.scene for e in examples}, key=lambda name: (zlib.crc32(name.encode()), name))
+    side_of = {name: i % 2 for i, name in enumerate(scenes)}
+    sides = [side_of[e.scene] if len(scenes) > 1 else i % 2 for i, e in enumerate(examples)]
     first = [e for e, side in zip(examples, sides, strict=True) if side == 0]
     return first, [e for e, side in zip(examples, sides, strict=True) if side == 1]
 

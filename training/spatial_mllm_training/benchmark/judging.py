@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.tasks import Task, TaskValue
-from spatial_mllm_core.tasks.base import COORDINATE_TOLERANCE
-from spatial_mllm_core.tasks.text import COORDINATE_SCALE
 from spatial_mllm_training.multispa.rows import Row
 
 
@@ -30,8 +27,8 @@ def truth_of(row: Row) -> TaskValue:
 
 
 def answer_size(row: Row) -> tuple[int, int]:
-    """(width, height) px of the image that a coordinate answer lies in: the question's last."""
-    return row.spatial.size[-1]
+    """(width, height) px of the image that a coordinate answer lies in."""
+    return row.spatial.size[tasks.get(row.question_type).answer_image]
 
 
 def judge(row: Row, text: str, *, strict: bool = False) -> Verdict:
@@ -49,19 +46,17 @@ def judge(row: Row, text: str, *, strict: bool = False) -> Verdict:
 
 
 def is_right(task: Task, predicted: TaskValue, truth: TaskValue, size: tuple[int, int]) -> bool:
-    """The published rule: 20 % of the truth's norm, 5 % of the image width in pixels, exact words.
+    """The published rule of the task, with comparisons exact, as all qualitative answers are.
 
-    The coordinate scale runs to 1000 on both axes, so a distance means pixels only with the size.
+    The two points of a comparison may lie closer together than 5 % of the image width, so that the
+    tolerance of coordinates would take one for the other.
 
     Args:
         size: width and height, px, of the image that a coordinate answer lies in.
     """
-    if task.kind != "coordinate" or task.point_count > 1:
-        return task.is_correct(predicted, truth)
-    width, height = size
-    du = (predicted.values[0] - truth.values[0]) * width / COORDINATE_SCALE
-    dv = (predicted.values[1] - truth.values[1]) * height / COORDINATE_SCALE
-    return math.hypot(du, dv) <= COORDINATE_TOLERANCE * width
+    if task.kind == "coordinate" and task.point_count > 1:
+        return predicted.values == truth.values
+    return task.is_correct(predicted, truth, size=size)
 
 
 def has_zero_truth(row: Row) -> bool:

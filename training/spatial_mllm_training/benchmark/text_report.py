@@ -25,11 +25,11 @@ def table(score: Score) -> str:
             served = "" if subtask.is_served else "  not served"
             lines.append(_line(f"  {name}", subtask.columns) + served)
     lines += ["", _line(group_mean_name(score), score.group_mean, digits=2)]
+    if score.above_blind is not None:
+        lines.append(_above(score.above_blind))
     lines.append(_line(task_mean_name(score), score.task_mean, digits=2))
     if score.served_mean is not None:
         lines.append(_line(served_mean_name(score), score.served_mean, digits=2))
-    if score.above_blind is not None:
-        lines.append(_above(score.above_blind))
     lines += [
         "",
         "robust: answers read as models write them; strict: by the published expression alone;",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from spatial_mllm_training.scenes import articulated, catalogue, layouts, textures
+from spatial_mllm_training.scenes import articulated, catalogue, furniture, layouts, textures
 from spatial_mllm_training.scenes.blueprint import (
     Blueprint,
     Shape,
@@ -37,9 +37,9 @@ from spatial_mllm_training.scenes.robot import make_arm, make_gantry
 MAKERS = {
     *catalogue.TABLE_THINGS,
     *catalogue.PUSHABLE,
-    *catalogue.AT_WALL,
-    *catalogue.IN_ROOM,
-    catalogue.screen,
+    *furniture.AT_WALL,
+    *furniture.IN_ROOM,
+    furniture.screen,
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spatial_mllm_training.scenes import articulated, catalogue
+from spatial_mllm_training.scenes import articulated, catalogue, furniture
 from spatial_mllm_training.scenes.blueprint import (
     Blueprint,
     Body,
@@ -70,7 +70,7 @@ def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario
     """
     blueprint, paint = empty_room(rng, "tabletop", rng.uniform(3.0, 6.0, 2))
     stage = _Stage(blueprint, steps)
-    desk = catalogue.table(rng, paint)
+    desk = furniture.table(rng, paint)
     yaw = float(rng.uniform(0, np.pi)) if rng.random() < 0.3 else 0.0
     stage.add(desk, upright(np.zeros(2), desk.size_m[2] / 2, yaw))
     plane_m = desk.size_m[2]
@@ -135,8 +135,8 @@ def tabletop(rng: Rng, steps: int, script: PushScript | None = None) -> Scenario
     return Scenario(blueprint, stage.stacked(), moved, np.asarray(at))
 
 
-def _is_round(furniture: Body) -> bool:
-    return furniture.shapes[0].kind == "cylinder"
+def _is_round(body: Body) -> bool:
+    return body.shapes[0].kind == "cylinder"
 
 
 def _table_mover(rng: Rng, paint: Paint, half_m: Vector, plane_m: float, *, only_arm: bool) -> Mover | None:
@@ -222,7 +222,7 @@ def indoor(rng: Rng, steps: int) -> Scenario:
     opening = int(rng.choice(3, p=[0.4, 0.45, 0.15])) if moving else 1
     moved = [part for part in (_open_at_wall(rng, paint, stage, size, taken) for _ in range(opening)) if part]
     for _ in range(int(rng.integers(4, 10))):
-        body = catalogue.AT_WALL[int(rng.integers(len(catalogue.AT_WALL)))](rng, paint)
+        body = furniture.AT_WALL[int(rng.integers(len(furniture.AT_WALL)))](rng, paint)
         spot = _along_wall(rng, body, size, taken)
         if spot is not None:
             xy, yaw = spot
@@ -231,7 +231,7 @@ def indoor(rng: Rng, steps: int) -> Scenario:
             if body.category in ("table", "cabinet"):
                 _things_on(rng, paint, stage, body, xy)
     for index in range(int(rng.integers(3, 9)) + moving):
-        makers = catalogue.MOVABLE_FURNITURE if index < moving else catalogue.IN_ROOM
+        makers = furniture.MOVABLE_FURNITURE if index < moving else furniture.IN_ROOM
         body = makers[int(rng.integers(len(makers)))](rng, paint)
         rest = body.size_m[2] / 2
         path = draw_path(rng, body.radius_m, taken, size / 2, 1.0, lifts=False) if index < moving else None
@@ -280,10 +280,10 @@ def _wall_radius_m(body: Body) -> float:
     return 0.45 * (body.size_m[0] + body.size_m[1]) / 1.6
 
 
-def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vector) -> None:
-    makers = (*catalogue.TABLE_THINGS, catalogue.screen)
+def _things_on(rng: Rng, paint: Paint, stage: _Stage, below: Body, xy: Vector) -> None:
+    makers = (*catalogue.TABLE_THINGS, furniture.screen)
     spots: list[Footprint] = []
-    half = min(furniture.size_m[:2]) / 2 * (0.65 if _is_round(furniture) else 0.8)
+    half = min(below.size_m[:2]) / 2 * (0.65 if _is_round(below) else 0.8)
     for _ in range(int(rng.integers(0, 4))):
         body = makers[int(rng.integers(len(makers)))](rng, paint)
         spot = _free_spot(rng, body.radius_m, np.full(2, half), spots)
@@ -293,7 +293,7 @@ def _things_on(rng: Rng, paint: Paint, stage: _Stage, furniture: Body, xy: Vecto
                 body,
                 upright(
                     xy + spot.centre_m,
-                    furniture.size_m[2] + body.size_m[2] / 2,
+                    below.size_m[2] + body.size_m[2] / 2,
                     float(rng.uniform(0, 2 * np.pi)),
                 ),
             )
@@ -334,7 +334,7 @@ def _clutter(rng: Rng, paint: Paint, stage: _Stage, keep_off_m: float) -> None:
     size = np.array([room[2] - room[0], room[3] - room[1]])
     taken = [Footprint(np.zeros(2), keep_off_m)]
     for _ in range(int(rng.integers(1, 6))):
-        body = catalogue.AT_WALL[int(rng.integers(len(catalogue.AT_WALL)))](rng, paint)
+        body = furniture.AT_WALL[int(rng.integers(len(furniture.AT_WALL)))](rng, paint)
         spot = _along_wall(rng, body, size, taken)
         if spot is not None:
             stage.add(body, upright(spot[0], body.size_m[2] / 2, spot[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import ctypes.util
 import importlib
@@ -199,6 +200,7 @@ class SceneRenderer:
 
 
 _contexts: dict[tuple[int, int, int], Any] = {}
+atexit.register(_contexts.clear)  # left to the interpreter's end, they fail to free and print so
 
 
 def _context(mj: Any, width: int, height: int) -> Any:

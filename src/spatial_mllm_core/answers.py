@@ -16,6 +16,7 @@ class AskRequest:
         frames: the frames in the order the question speaks of them (Image-1, Image-2, ...).
         points_px: (u, v) raw pixels of the first frame, integer coordinates are pixel centres.
         question: free text; used only when `task` is "".
+        category: what an object-size task asks about, such as "chair"; used only by these.
         max_new_tokens: bound on the decoded answer.
         deadline_s: seconds from now after which decoding stops with DEADLINE_EXCEEDED; None = no bound.
     """
@@ -26,11 +27,12 @@ class AskRequest:
     question: str = ""
     max_new_tokens: int = 48
     deadline_s: float | None = None
+    category: str = ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A parsed answer. Numbers are SI (metres, radians); pixels are raw pixels of the first frame.
+    """A parsed answer. Numbers are SI (metres, radians); pixels are raw pixels of the frame they lie in.
 
     Attributes:
         task: subtask name, "" for free text.
@@ -40,7 +42,8 @@ class Answer:
         values: () for labels and text, (v,) for scalars, (x, y, z) for vectors, (u, v) for pixels.
         unit: "m", "rad", "px" or "".
         label: word or letter of a label answer.
-        frame_id: frame in which `values` are expressed (optical frame of the first image).
+        frame_id: frame in which `values` are expressed: the optical frame of the first image, or of the
+            image that a pixel lies in.
         stamps_ns: stamps of the frames the answer speaks of.
         confidence: mean token probability of the decoded answer, in [0, 1]; not calibrated.
         latency_s: wall time from request to answer.

@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="raw pixel of the first image; once per point",
     )
     parser.add_argument(
+        "--category", default="", metavar="NAME", help="what an object-size task asks about, such as chair"
+    )
+    parser.add_argument(
         "--max-new-tokens", type=positive, default=48, help="bound on the answer (default %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
@@ -52,9 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from spatial_mllm_core.answers import AskRequest
 
     if options.list_tasks:
-        for name in tasks.names():
-            task = tasks.get(name)
-            print(f"{name}: {task.frame_count} image(s), {task.point_count} point(s), answers a {task.kind}")
+        _list_tasks(options)
         return 0
     if not options.images:
         raise SpatialError(ErrorCode.WRONG_FRAME_COUNT, "no image is given; see spatial-mllm ask --help")
@@ -63,12 +64,7 @@ def run(options: argparse.Namespace) -> int:
             ErrorCode.EMPTY_QUESTION, "give --task or --question; --list-tasks shows the tasks"
         )
     if options.task:
-        task = tasks.get(options.task)
-        if len(options.images) != task.frame_count:
-            raise SpatialError(
-                ErrorCode.WRONG_FRAME_COUNT,
-                f"{task.name} speaks of {task.frame_count} image(s), {len(options.images)} given",
-            )
+        tasks.get(options.task).require_frame_count(len(options.images))
     points = tuple(parse_numbers(p, 2, "--pixel takes two numbers U,V") for p in options.pixel)
     frames = tuple(frame_of(options, path, number) for number, path in enumerate(options.images, start=1))
     request = AskRequest(
@@ -76,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         frames=frames,
         points_px=tuple((p[0], p[1]) for p in points),
         question=options.question or "",
+        category=options.category,
         max_new_tokens=options.max_new_tokens,
     )
     answer = load_model(options).ask(request)
@@ -88,3 +85,27 @@ def run(options: argparse.Namespace) -> int:
     words = format_answer(answer).replace("\u00a0", " ")
     print(f"{words}  (confidence {answer.confidence:.2f}, {answer.latency_s * 1000:.0f} ms)")
     return 0
+
+
+def _list_tasks(options: argparse.Namespace) -> None:
+    """One line a task; what the model that would answer was not trained for is marked."""
+    from spatial_mllm_core import tasks
+    from spatial_mllm_core.model.bundle import find_bundle, read_manifest
+
+    try:
+        manifest = read_manifest(find_bundle(options.model))
+        trained, label = manifest.tasks, manifest.label
+    except SpatialError:
+        if options.model:
+            raise
+        trained, label = (), ""  # the list is of use where no model is installed
+    for name in tasks.names():
+        task = tasks.get(name)
+        images = str(task.frame_count)
+        if task.max_frame_count > task.frame_count:
+            images += f" to {task.max_frame_count}"
+        needs = [f"{images} image(s)", f"{task.point_count} point(s)"]
+        needs += ["dots drawn in"] if task.reference == "dot" else []
+        needs += ["a category"] if task.reference == "category" else []
+        mark = f"  (not trained into {label})" if trained and name not in trained else ""
+        print(f"{name}: {', '.join(needs)}, answer: {task.kind}{mark}")

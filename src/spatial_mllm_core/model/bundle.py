@@ -185,13 +185,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def open_bundle(path: str | Path) -> Bundle:
-    """Open and verify a bundle folder.
+def read_manifest(folder: Path) -> Manifest:
+    """What a bundle folder says of itself; its files are not looked at.
 
     Raises:
-        SpatialError: MODEL_MISSING, BAD_MANIFEST, UNSAFE_MODEL_FILE or HASH_MISMATCH.
+        SpatialError: MODEL_MISSING, BAD_MANIFEST or UNSAFE_MODEL_FILE.
     """
-    folder = Path(path)
     manifest_path = folder / MANIFEST
     if not manifest_path.is_file():
         raise SpatialError(
@@ -201,7 +200,17 @@ def open_bundle(path: str | Path) -> Bundle:
         text = manifest_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise SpatialError(ErrorCode.BAD_MANIFEST, f"cannot read {manifest_path}: {fault}") from None
-    manifest = Manifest.from_json(text, str(manifest_path))
+    return Manifest.from_json(text, str(manifest_path))
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open and verify a bundle folder.
+
+    Raises:
+        SpatialError: MODEL_MISSING, BAD_MANIFEST, UNSAFE_MODEL_FILE or HASH_MISMATCH.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
     for name, (sha256, size) in manifest.files.items():
         file = folder / name
         if file.is_symlink() and folder.resolve() not in file.resolve().parents:

@@ -8,6 +8,7 @@ ROS, bags or rewards. One inference thread owns an instance.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from spatial_mllm_core.tasks.text import coordinate_to_pixel, pixel_to_coordinat
 
 MAX_QUESTION_CHARACTERS = 2000
 PREFIXES_KEPT = 8
+_ANSWER_KINDS = {"coordinate": "pixel", "angle": "scalar"}
 
 OnText = Callable[[str], None]
 ShouldStop = Callable[[], bool]
@@ -188,15 +190,18 @@ class SpatialModel:
         ids = self._encode(question + self.manifest.prompt.question_suffix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
         text, confidence = self._generate(prefix, ids, request.max_new_tokens, deadline, on_text, should_stop)
-        first = request.frames[0]
+        asked = request.frames[0]
         values: tuple[float, ...] = ()
         label, kind, unit = "", "text", ""
         if task is not None:
             parsed = task.parse(text)
             values, label, unit = parsed.values, parsed.label, task.unit
-            kind = "pixel" if task.kind == "coordinate" else task.kind
+            kind = _ANSWER_KINDS.get(task.kind, task.kind)
             if kind == "pixel":
-                values = coordinate_to_pixel((values[0], values[1]), first.width, first.height)
+                asked = request.frames[task.answer_image]
+                values = coordinate_to_pixel((values[0], values[1]), asked.width, asked.height)
+            if unit == "deg":
+                values, unit = (math.radians(values[0]),), "rad"
         return Answer(
             task=request.task,
             question=question,
@@ -205,7 +210,7 @@ class SpatialModel:
             values=values,
             unit=unit,
             label=label,
-            frame_id=first.frame_id,
+            frame_id=asked.frame_id,
             stamps_ns=tuple(f.stamp_ns for f in request.frames),
             confidence=confidence,
             latency_s=time.monotonic() - began,
@@ -228,11 +233,12 @@ class SpatialModel:
         if not request.task:
             return self._free_question(request), None
         task = tasks.get(request.task)
-        if len(request.frames) != task.frame_count:
+        if self.manifest.tasks and task.name not in self.manifest.tasks:
             raise SpatialError(
-                ErrorCode.WRONG_FRAME_COUNT,
-                f"{task.name} speaks of {task.frame_count} frame(s), {len(request.frames)} given",
+                ErrorCode.UNKNOWN_TASK,
+                f"{self.name} was not trained for {task.name}; it answers {', '.join(self.manifest.tasks)}",
             )
+        task.require_frame_count(len(request.frames))
         if len({(f.camera_name, f.stamp_ns) for f in request.frames}) != len(request.frames):
             raise SpatialError(
                 ErrorCode.SAME_FRAME_TWICE, f"{task.name} needs different frames, one was named twice"
@@ -244,7 +250,7 @@ class SpatialModel:
         for pixel in request.points_px:
             first.require_pixel(pixel)
             points.append(pixel_to_coordinate(pixel, first.width, first.height))
-        return task.question(tuple(points)), task
+        return task.question(tuple(points), category=request.category), task
 
     def _free_question(self, request: AskRequest) -> str:
         question = "".join(c if c.isprintable() else " " for c in request.question).strip()

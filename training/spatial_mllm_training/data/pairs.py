@@ -29,6 +29,24 @@ from spatial_mllm_training.data.views import Crop, jitter_colour
 
 IGNORE = -100
 
+TASKS = tuple(
+    task.name
+    for task in (
+        depth.DEPTH_VALUE,
+        depth.DEPTH_COMPARISON,
+        camera_motion.X_MOVEMENT,
+        camera_motion.Y_MOVEMENT,
+        camera_motion.Z_MOVEMENT,
+        camera_motion.CAMERA_DISTANCE,
+        camera_motion.CAMERA_VECTOR,
+        object_motion.OBJECT_DISTANCE[False],
+        object_motion.OBJECT_DISTANCE[True],
+        object_motion.OBJECT_VECTOR[False],
+        object_motion.OBJECT_VECTOR[True],
+    )
+)
+"""Subtasks that a sample can ask; what is trained here is what the tokenizer knows and a bundle claims."""
+
 
 @dataclass(frozen=True)
 class PairConfig:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spatial_mllm_core import tasks
+from spatial_mllm_training.data.pairs import TASKS
 
 SPECIAL = (
     "<|pad|>",
@@ -39,7 +40,7 @@ def build_tokenizer() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     corpus = [f"[ {a} , {b} ]" for a in range(1000) for b in (0, a)] * 4
-    for name in tasks.names():
+    for name in TASKS:
         task = tasks.get(name)
         points = ((512, 340), (87, 9))[: task.point_count]
         for i in range(len(task.questions)):

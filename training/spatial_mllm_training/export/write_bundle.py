@@ -10,9 +10,9 @@ import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from spatial_mllm_core import tasks
 from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_training.data.pairs import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.build import build_model
@@ -82,7 +82,7 @@ def write_bundle(
             "stop": tokenizer.token_to_id(prompt.stop),
         },
         prompt=prompt,
-        tasks=tasks.names(),
+        tasks=TASKS,
         files=files,
         training={
             "recipe": config.name,

@@ -245,6 +245,29 @@ def test_without_true_bodies_the_segmentation_spreads_the_points():
     assert Counter(truth[list(seen)]) == {0: 5, 1: 5, 2: 5, 3: 5}
 
 
+def test_a_slow_part_of_a_body_is_asked_about_as_well():
+    """Steps under 1 cm are noise to the segmentation, which joins the slow points with the still ones."""
+    rng, steps = np.random.default_rng(0), 20
+    position = np.tile(rng.uniform((-0.5, -0.4, 2), (0.5, 0.4, 2.5), (206, 3)), (steps, 1, 1))
+    position[:, 200:, 0] += 0.005 * np.arange(steps)[:, None]
+    frames = [frame(t, t, np.eye(4)) for t in range(steps)]
+    scene = Tracked(frames, PointTracks(position, np.ones((steps, 206), bool)))
+    found = ask(scene, "tapvid3d_total_distance_dot_pstudio", 110, ObjectMotionConfig())
+    assert Counter(_point(scene, d) >= 200 for d in found) == {True: 105, False: 5}
+
+
+def test_pixels_keep_away_from_the_border():
+    plain = CameraModel.from_k([[320, 0, 160], [0, 320, 120], [0, 0, 1]], 320, 240)
+    lines = [(u + 0.5, 100) for u in range(319)] + [(150, v + 0.5) for v in range(239)]
+    start = plain.unproject(lines, np.full(len(lines), 2.0))
+    position = np.stack([start, start * 1.2])  # the pixel stays
+    frames = [replace(frame(t, t, np.eye(4)), camera=plain) for t in range(2)]
+    tracks = PointTracks(position, np.ones((2, len(lines)), bool), np.zeros(len(lines), np.int64))
+    found = ask(Tracked(frames, tracks), SUBTASKS[1])
+    shown = {(round(d.points[0].u_px, 6), round(d.points[0].v_px, 6)) for d in found}
+    assert shown == {(u, v) for u, v in lines if 8 <= u <= 311 and 8 <= v <= 231}
+
+
 def test_unknown_positions_are_never_asked_about():
     scene = make_scene(hidden=0)
     gone = np.random.default_rng(1).random(scene.tracks.points_in_world_m.shape[:2]) < 0.4

@@ -96,6 +96,8 @@ def test_still_points_are_one_body_and_small_groups_none():
     np.testing.assert_array_equal(bodies_of(still), np.zeros(9))
     assert (bodies_of(still[:, :5]) == -1).all()
     assert (bodies_of(still[:, :6]) == 0).all()
+    points, _ = moving_bodies((6, 5))
+    np.testing.assert_array_equal(bodies_of(points), [0] * 6 + [-1] * 5)
 
 
 def test_changes_within_the_noise_do_not_count():

@@ -6,7 +6,6 @@ category is not used: the question names nothing but the category.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +84,7 @@ def _sights(
     found = []
     for number, thing in enumerate(objects):
         size_m = float(thing.size_m[axes[number]])
-        if categories[number] in excluded or not (0 < size_m < math.inf):
+        if categories[number] in excluded:
             continue
         rivals = [i for i, name in enumerate(categories) if name == categories[number] and i != number]
         rows = np.flatnonzero(enough[:, number] & ~noticed[:, rivals].any(axis=1))

@@ -1,7 +1,10 @@
 """Which scene points each image shows, and the overlap of all pairs of images; knows no questions.
 
-Points are kept in the order of a space-filling curve, in blocks of neighbours. A frame tests
-only the blocks in its field of view, and a pair of frames is compared only in blocks that both see.
+Points are taken in the order of a space-filling curve, in blocks of neighbours. A frame tests only
+the blocks in its field of view, and frames are compared only in the blocks that they see: one small
+matrix product per block. For 300 frames and 200 000 points in a room this took 0.02 s on one core;
+counting bits pair by pair took 0.10 s, one product of all frames and points 0.20 s and a sparse
+product 0.34 s. `benchmarks/multispa_overlap.py` measures it beside the published way.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from spatial_mllm_training.multispa.config import VisibilityConfig
 from spatial_mllm_training.sources.base import SceneFrame
 
 BLOCK = 512  # points; a multiple of 8
-_MAX_SLOPE = 1e3
 
 
 class VisiblePoints:
@@ -48,17 +50,18 @@ class VisiblePoints:
             tested: ids of the points that may be visible; None: all.
         """
         self.points_m = points_m
-        self._blocks = _Blocks(points_m, np.arange(len(points_m)) if tested is None else tested)
+        blocks = _Blocks(points_m, np.arange(len(points_m)) if tested is None else tested)
+        self._ids = blocks.ids  # the points themselves are not needed twice
         self._frames: dict[int, SceneFrame] = {}
         bits, counts = [], []
         for index, frame, depth_m in views:
-            seen = self._seen(frame, depth_m, config)
+            seen = _seen(blocks, frame, depth_m, config)
             self._frames[index] = frame
             bits.append(np.packbits(seen, axis=1))
             counts.append(np.count_nonzero(seen))
         self.frames = tuple(self._frames)
         self._row = {index: row for row, index in enumerate(self.frames)}
-        self._bits = np.stack(bits) if bits else np.zeros((0, self._blocks.count, BLOCK // 8), np.uint8)
+        self._bits = np.stack(bits) if bits else np.zeros((0, blocks.count, BLOCK // 8), np.uint8)
         self._counts = np.array(counts, dtype=np.int64)
 
     def count(self, frame: int) -> int:
@@ -67,11 +70,11 @@ class VisiblePoints:
 
     def ids(self, frame: int) -> NDArray[np.int64]:
         """(n,) ascending ids of the points that a frame shows."""
-        return self._blocks.ids(self._bits[self._row[frame]])
+        return self._of(self._bits[self._row[frame]])
 
     def common(self, frame_a: int, frame_b: int) -> NDArray[np.int64]:
         """(n,) ascending ids of the points that both frames show."""
-        return self._blocks.ids(self._bits[self._row[frame_a]] & self._bits[self._row[frame_b]])
+        return self._of(self._bits[self._row[frame_a]] & self._bits[self._row[frame_b]])
 
     def pixels(self, frame: int, ids: ArrayLike) -> NDArray[np.float64]:
         """(n, 2) exact raw colour pixel u, v of points."""
@@ -87,7 +90,7 @@ class VisiblePoints:
         0 for a pair that sees nothing. (MultiSPA eq. 4.)
         """
         shared = np.zeros((len(self.frames), len(self.frames)), np.int32)
-        for block in range(self._blocks.count):
+        for block in range(self._bits.shape[1]):
             rows = np.flatnonzero(self._bits[:, block].any(axis=1))
             if len(rows):
                 seen = np.unpackbits(self._bits[rows, block], axis=1).astype(np.float32)
@@ -103,32 +106,37 @@ class VisiblePoints:
         points = self.points_m[np.asarray(ids, dtype=np.int64)].astype(np.float64)
         return (points - pose[:3, 3]) @ pose[:3, :3]
 
-    def _seen(
-        self, frame: SceneFrame, depth_m: NDArray[np.float32], config: VisibilityConfig
-    ) -> NDArray[np.bool_]:
-        """(blocks, BLOCK) bool."""
-        seen = np.zeros((self._blocks.count, BLOCK), bool)
-        slopes = _slope_bounds(frame.camera)
-        reach_m = min(config.max_depth_m, float(depth_m.max(initial=0.0)))
-        reach_m += max(config.tolerance_m, config.relative_tolerance * reach_m)
-        near = self._blocks.in_view(frame.world_from_camera, slopes, reach_m)
-        x, y, z = self._blocks.in_camera(near, frame.world_from_camera)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            x, y = x / z, y / z
-            inside = (z > 0) & (z <= reach_m)
-        left, right, top, bottom = slopes
-        for axis, low, high in ((x, left, right), (y, top, bottom)):
-            inside &= axis >= low
-            inside &= axis <= high
-        places = np.flatnonzero(inside)
-        z = z[places]
-        measured = _depth_at(frame, depth_m, x[places], y[places])
-        close = np.abs(z - measured) <= np.maximum(config.tolerance_m, config.relative_tolerance * measured)
-        close &= (measured > 0) & (measured <= config.max_depth_m)
-        of_near = np.zeros(inside.shape, bool)
-        of_near[places[close]] = True
-        seen[near] = of_near.reshape(-1, BLOCK)
-        return seen
+    def _of(self, bits: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Ascending ids of the set bits (blocks, BLOCK / 8)."""
+        return np.sort(self._ids[np.flatnonzero(np.unpackbits(bits.reshape(-1)))])
+
+
+def _seen(
+    blocks: _Blocks, frame: SceneFrame, depth_m: NDArray[np.float32], config: VisibilityConfig
+) -> NDArray[np.bool_]:
+    """(blocks, BLOCK) bool."""
+    seen = np.zeros((blocks.count, BLOCK), bool)
+    slopes = _slope_bounds(frame.camera)
+    reach_m = min(config.max_depth_m, float(depth_m.max(initial=0.0)))
+    reach_m += max(config.tolerance_m, config.relative_tolerance * reach_m)
+    near = blocks.in_view(frame.world_from_camera, slopes, reach_m)
+    x, y, z = blocks.in_camera(near, frame.world_from_camera)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, y = x / z, y / z
+        inside = (z > 0) & (z <= reach_m)
+    left, right, top, bottom = slopes
+    for axis, low, high in ((x, left, right), (y, top, bottom)):
+        inside &= axis >= low
+        inside &= axis <= high
+    places = np.flatnonzero(inside)
+    z = z[places]
+    measured = _depth_at(frame, depth_m, x[places], y[places])
+    close = np.abs(z - measured) <= np.maximum(config.tolerance_m, config.relative_tolerance * measured)
+    close &= (measured > 0) & (measured <= config.max_depth_m)
+    of_near = np.zeros(inside.shape, bool)
+    of_near[places[close]] = True
+    seen[near] = of_near.reshape(-1, BLOCK)
+    return seen
 
 
 def _depth_at(
@@ -155,19 +163,25 @@ def _nearest(
     u, v = np.floor(u + 0.5), np.floor(v + 0.5)
     inside = (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
     if camera.d.size:
+        inside &= np.hypot(x, y) <= _lens_reach(camera)
         u, v = np.where(inside, u, 0), np.where(inside, v, 0)
     return u.astype(np.int32), v.astype(np.int32), inside
 
 
 class _Blocks:
-    """Points in blocks of neighbours."""
+    """Points in blocks of neighbours.
+
+    Attributes:
+        count: number of blocks.
+        ids: (count * BLOCK,) ids of the points, block by block; -1 fills the last.
+    """
 
     def __init__(self, points_m: NDArray[np.float32], ids: NDArray[np.int64]) -> None:
         ids = ids[np.isfinite(points_m[ids]).all(axis=1)]
         ids = ids[np.argsort(_curve(points_m[ids]), kind="stable")]
         self.count = -(-len(ids) // BLOCK)
-        self._ids = np.full(self.count * BLOCK, -1)
-        self._ids[: len(ids)] = ids
+        self.ids = np.full(self.count * BLOCK, -1)
+        self.ids[: len(ids)] = ids
         padded = np.full((self.count * BLOCK, 3), np.nan)
         padded[: len(ids)] = points_m[ids]
         self._points = np.ascontiguousarray(padded.T).reshape(3, self.count, BLOCK)
@@ -175,10 +189,6 @@ class _Blocks:
             low, high = np.nanmin(self._points, axis=2), np.nanmax(self._points, axis=2)
         self._centres = (low + high) / 2
         self._radii = np.linalg.norm(high - low, axis=0) / 2
-
-    def ids(self, bits: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Ascending ids of the set bits (blocks, BLOCK / 8)."""
-        return np.sort(self._ids[np.flatnonzero(np.unpackbits(bits.reshape(-1)))])
 
     def in_view(
         self, world_from_camera: NDArray[np.float64], slopes: tuple[float, ...], reach_m: float
@@ -218,22 +228,25 @@ def _curve(points_m: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 @lru_cache(maxsize=64)
 def _slope_bounds(camera: CameraModel) -> tuple[float, float, float, float]:
-    """Smallest and largest x/z, smallest and largest y/z that the image shows, a little widened.
-
-    Besides saving work this keeps out points far aside, which a lens polynomial may fold back
-    into the image.
-    """
-    right, bottom = camera.width - 0.5, camera.height - 0.5
-    u, v = np.linspace(-0.5, right, 65), np.linspace(-0.5, bottom, 65)
-    sides = [
-        np.column_stack([u, np.full(65, -0.5)]),
-        np.column_stack([u, np.full(65, bottom)]),
-        np.column_stack([np.full(65, -0.5), v]),
-        np.column_stack([np.full(65, right), v]),
-    ]
-    slopes = camera.rays(np.concatenate(sides))[:, :2]
-    if not np.isfinite(slopes).all():
-        return (-_MAX_SLOPE, _MAX_SLOPE, -_MAX_SLOPE, _MAX_SLOPE)
+    """Smallest and largest x/z, smallest and largest y/z that the image shows, a little widened."""
+    slopes = _slopes(camera)
     (left, top), (right, bottom) = slopes.min(axis=0), slopes.max(axis=0)
     margin = 1e-3 * max(right - left, bottom - top)
     return (float(left - margin), float(right + margin), float(top - margin), float(bottom + margin))
+
+
+@lru_cache(maxsize=64)
+def _lens_reach(camera: CameraModel) -> float:
+    """Largest distance of a ray from the optical axis, on the plane z = 1, a little widened.
+
+    Points beyond it are not in the image, though a lens polynomial may fold them back into it.
+    """
+    return 1.001 * float(np.hypot(*_slopes(camera).T).max())
+
+
+def _slopes(camera: CameraModel) -> NDArray[np.float64]:
+    """(n, 2) x/z and y/z all over the image, its edges included; without pixels that have no ray."""
+    u, v = np.linspace(-0.5, camera.width - 0.5, 129), np.linspace(-0.5, camera.height - 0.5, 129)
+    slopes = camera.rays(np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2))[:, :2]
+    slopes = slopes[np.isfinite(slopes).all(axis=1)]
+    return slopes if len(slopes) else np.zeros((1, 2))

@@ -49,7 +49,8 @@ def fuse_depth(
     A voxel keeps the first pixel that falls into it, so every point is a real measurement. When
     more than `max_points` voxels are hit, those with the smallest hashes stay: a fixed, even
     choice that does not favour early images. Images are read one at a time; memory grows with
-    `max_points` and the size of one image, not with their number.
+    `max_points` and the size of one image, not with their number. Pixels at depth edges are not
+    used, nor what lies 2^20 voxels or farther from the world's origin along an axis.
 
     Args:
         cameras: of the depth images (not of the colour images), one per image.
@@ -62,7 +63,6 @@ def fuse_depth(
         ValueError: the three sequences differ in length.
     """
     voxels = _Voxels(max_points)
-    origin: NDArray[np.int64] | None = None
     for number, (camera, pose, depth) in enumerate(zip(cameras, world_from_camera, depths_m, strict=True)):
         depth_m = np.asarray(depth, dtype=np.float32)
         usable = (depth_m > 0) & (depth_m <= max_depth_m)
@@ -81,9 +81,7 @@ def fuse_depth(
         found = np.isfinite(points).all(axis=1)  # a lens model may not reach every pixel
         points, pixels = points[found], (rows * depth_m.shape[1] + columns)[found]
         cells = np.floor(points / voxel_m).astype(np.int64)
-        if origin is None:  # keys count from the first camera, for worlds with far origins
-            origin = np.floor(pose[:3, 3] / voxel_m).astype(np.int64)
-        cells += _HALF_AXIS - origin
+        cells += _HALF_AXIS
         near = ((cells >= 0) & (cells < 2 * _HALF_AXIS)).all(axis=1)
         voxels.add(
             _hashed(cells[near]), points[near].astype(np.float32), number, depth_m.shape[1], pixels[near]

@@ -88,12 +88,25 @@ class _Stored:
     digest: str = ""
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Times of recording from `start_ns` on, before `stop_ns`; None is open."""
+
+    start_ns: int | None = None
+    stop_ns: int | None = None
+
+    def holds(self, log_time_ns: int) -> bool:
+        return (self.start_ns is None or log_time_ns >= self.start_ns) and (
+            self.stop_ns is None or log_time_ns < self.stop_ns
+        )
+
+
 class _Source(Protocol):
     """One file, or one folder with metadata."""
 
     def topics(self) -> list[Topic]: ...
 
-    def stored(self, names: frozenset[str] | None) -> Iterator[_Stored]: ...
+    def stored(self, names: frozenset[str] | None, span: _Span) -> Iterator[_Stored]: ...
 
 
 class BagReader:
@@ -137,17 +150,27 @@ class BagReader:
         """The topics with types and counts, sorted by name."""
         return list(self._topics)
 
-    def messages(self, topics: Iterable[str] | None = None) -> Iterator[BagMessage]:
+    def messages(
+        self,
+        topics: Iterable[str] | None = None,
+        *,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> Iterator[BagMessage]:
         """Iterate messages of `topics` (all when None) in the order of recording.
 
         A message that cannot be decoded is passed over and named in `verdict`.
+
+        Args:
+            start_ns, stop_ns: only messages recorded from `start_ns` on and before `stop_ns`; a sound
+                bag is then read there alone, by its index.
 
         Raises:
             SpatialError: BAG_UNREADABLE for a type nobody defines, or compression without metadata.
         """
         names = None if topics is None else frozenset(topics)
         for source in self._sources:
-            for stored in source.stored(names):
+            for stored in source.stored(names, _Span(start_ns, stop_ns)):
                 try:
                     message = self._decode(stored)
                 except SpatialError:
@@ -316,13 +339,13 @@ class _RosbagsSource:
             counts[connection.topic, _type_name(connection.msgtype)] += connection.msgcount
         return [Topic(name, type_name, count) for (name, type_name), count in counts.items()]
 
-    def stored(self, names: frozenset[str] | None) -> Iterator[_Stored]:
+    def stored(self, names: frozenset[str] | None, span: _Span) -> Iterator[_Stored]:
         wanted = [c for c in self._reader.connections if names is None or c.topic in names]
         if not wanted:
             return
         last_ns = -1
         try:
-            for connection, log_time_ns, raw in self._reader.messages(wanted):
+            for connection, log_time_ns, raw in self._reader.messages(wanted, span.start_ns, span.stop_ns):
                 last_ns = log_time_ns
                 yield self._as_stored(connection, log_time_ns, bytes(raw))
         except (GeneratorExit, SpatialError):
@@ -331,7 +354,7 @@ class _RosbagsSource:
             self._verdict.add(f"{self._path.name}: {_phrase(error)}")
             if self._path.suffix == ".mcap":
                 # what lies behind the damage may still be sound
-                for stored in _ScanSource(self._path, self._verdict).stored(names):
+                for stored in _ScanSource(self._path, self._verdict).stored(names, span):
                     if stored.log_time_ns > last_ns:
                         yield stored
 
@@ -363,10 +386,12 @@ class _ScanSource:
             self._verdict.add(f"{self._path.name}: {damage}")
         return [Topic(name, type_name, count) for (name, type_name), count in counts.items()]
 
-    def stored(self, names: frozenset[str] | None) -> Iterator[_Stored]:
+    def stored(self, names: frozenset[str] | None, span: _Span) -> Iterator[_Stored]:
         scan = McapScan(self._path)
         for message in scan:
             channel = message.channel
+            if not span.holds(message.log_time_ns):
+                continue
             if (names is None or channel.topic in names) and channel.message_encoding == "cdr":
                 yield _Stored(
                     channel.topic,

@@ -57,6 +57,21 @@ def test_ros1_bag_reads_with_ros2_names() -> None:
     assert kinds["/raspicam_node/image/compressed"].message.data[:2].tolist() == [0xFF, 0xD8]
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_part_of_a_bag_by_time_of_recording(camera_bag: Path, tmp_path: Path, cut: bool) -> None:
+    path = camera_bag / "camera.mcap"
+    if cut:  # without its index, so that it is scanned
+        data = path.read_bytes()
+        path = tmp_path / "cut.mcap"
+        path.write_bytes(data[: data.rindex(b"\x89MCAP0") - 20])
+    second, fourth = FIRST_NS + PERIOD_NS, FIRST_NS + 3 * PERIOD_NS
+    with open_bag(path) as bag:
+        times = [m.log_time_ns for m in bag.messages(["/camera/image_raw"], start_ns=second, stop_ns=fourth)]
+        assert times == [second, second + PERIOD_NS]
+        assert len(list(bag.messages(["/camera/image_raw"], start_ns=fourth))) == 2
+        assert len(list(bag.messages(["/camera/image_raw"], stop_ns=second))) == 1
+
+
 def test_missing_bag() -> None:
     error = error_of(lambda: open_bag("no/such/bag"))
     assert error.code is ErrorCode.BAG_MISSING and "no/such/bag" in error.sentence

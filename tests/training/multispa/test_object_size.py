@@ -161,6 +161,8 @@ def test_numbers_of_images_are_spread():
     assert set(Counter(d.group for d in few)) == {f"images {n}" for n in (1, 2, 3, 4, 5)}
     assert max(Counter(d.group for d in few).values()) <= 9
     assert len({d.category for d in few}) == 5
+    singles = Counter(d.group for seed in range(60) for d in ask(scene, LENGTH, 1, seed=seed))
+    assert len(singles) == 5  # scenes of one question each use every number of images
 
 
 def test_objects_are_spread():

@@ -4,8 +4,8 @@ As published (Multi-SpatialMLLM section 3.3, appendix G), points are spread over
 pairs of images over equal-width bins of displacement, and a point is asked about only where both
 images show it. What differs:
 
-- The bins are those of the scene, and what moves less than `static_m` is one bin beside them, so
-  that "did not move" is learned without outweighing the rest.
+- The bins are those of the scene, and what moves less than `static_m` is one bin beside them that
+  never gets more than its equal share, so that "did not move" is learned without outweighing the rest.
 - Where tracks are measured, a displacement below `static_m` cannot be told from noise. Points that
   stay within it over the whole scene are asked about with a truth of exactly 0; of other points such
   pairs are left out (published: all of them are called 0). Rendered tracks keep their exact truth.
@@ -45,6 +45,9 @@ def missing(scene: Scene) -> dict[str, str]:
     if len({frame.state for frame in scene.frames}) < 2:
         return dict.fromkeys(SUBTASKS, "the scene has fewer than two time steps")
     config, frames = ObjectMotionConfig(), np.arange(len(scene.frames))
+    if not (_span_m(scene.tracks.points_in_world_m) >= config.static_m).any():
+        reason = f"no point that is followed moves by {1000 * config.static_m:g} mm or more"
+        return dict.fromkeys(SUBTASKS, reason)
     reasons = {}
     for camera, words in (("adt", "moves"), ("pstudio", "keeps still")):
         if not len(_frame_pairs(scene, frames, config, moving=camera == "adt")):
@@ -132,16 +135,21 @@ def _choose_points(
     states = [scene.frames[f].state for f in frames]
     seen = (tracks.visible[frames] & known[states]).sum(axis=0)
     ids = rng.permutation(np.flatnonzero((seen >= 2) & (body >= 0)))
-    position_m, known = tracks.points_in_world_m[:, ids], known[:, ids, None]
-    span_m = np.where(known, position_m, -np.inf).max(axis=0) - np.where(known, position_m, np.inf).min(
-        axis=0
-    )
-    moves = np.linalg.norm(span_m, axis=1) >= config.static_m
+    position_m = tracks.points_in_world_m[:, ids]
+    moves = _span_m(position_m) >= config.static_m
     group = 2 * body[ids] + moves
     keep = np.flatnonzero(_rank(group) < config.points_per_group)
     if len(keep) > config.max_points:
         keep = keep[choose_evenly(group[keep], config.max_points, rng)]
     return _Points(ids[keep], position_m[:, keep], group[keep], moves[keep])
+
+
+def _span_m(position_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(P,) diagonal of the box that holds all known positions (T, P, 3) of a point; -inf for none."""
+    known = np.isfinite(position_m)
+    high = np.where(known, position_m, -np.inf).max(axis=0, initial=-np.inf)
+    low = np.where(known, position_m, np.inf).min(axis=0, initial=np.inf)
+    return np.where(known.any(axis=(0, 2)), np.linalg.norm(high - low, axis=1), -np.inf)
 
 
 @dataclass(frozen=True)
@@ -232,13 +240,34 @@ def _choose(
     key = candidates.point[order] * (config.bins + 1) + candidates.number[order]
     order = order[_rank(key) < config.pairs_per_bin]
     numbers, sizes = np.unique(candidates.number[order], return_counts=True)
-    quotas = allocate(dict(zip(numbers.tolist(), sizes.tolist(), strict=True)), wanted)
+    quotas = _quotas(dict(zip(numbers.tolist(), sizes.tolist(), strict=True)), wanted, rng)
     chosen = [np.zeros(0, np.int64)]
     for number, quota in quotas.items():
         members = order[candidates.number[order] == number]
         chosen.append(members[choose_evenly(points.group[candidates.point[members]], quota, rng)])
     mixed = rng.permutation(np.concatenate(chosen))
     return mixed[np.argsort(_rank(candidates.number[mixed]), kind="stable")]
+
+
+def _quotas(sizes: dict[int, int], wanted: int, rng: np.random.Generator) -> dict[int, int]:
+    """How many to take of each bin; bin 0, of what stays, gets no more than the mean of the others.
+
+    Which bins get one more than others is left to chance, so that many scenes of few questions each
+    fill all bins.
+    """
+    moving = len(sizes) - (0 in sizes)
+    if not moving:
+        return {}
+    bins = rng.permutation(list(sizes)).tolist()
+    most = {**sizes, 0: min(sizes.get(0, 0), _ceil(wanted, moving + 1))}
+    quotas = allocate({number: most[number] for number in bins}, wanted)
+    still = quotas.pop(0, 0)
+    still = min(still, _ceil(sum(quotas.values()), moving))
+    return {**allocate({number: sizes[number] for number in quotas}, wanted - still), 0: still}
+
+
+def _ceil(amount: int, parts: int) -> int:
+    return -(-amount // parts)
 
 
 def _draft(

@@ -6,12 +6,14 @@ category is not used: the question names nothing but the category.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.tasks import TaskValue
+from spatial_mllm_core.tasks.object_size import size_truths
 from spatial_mllm_training.multispa.config import ObjectSizeConfig
 from spatial_mllm_training.multispa.coverage_sets import minimum_coverage_sets
 from spatial_mllm_training.multispa.draft import Draft
@@ -42,9 +44,9 @@ def drafts(prepared: PreparedScene, subtask: str, wanted: int, rng: np.random.Ge
     counts = np.array([len(sight.frames) for sight in found], np.int64)
     names = list(dict.fromkeys(sight.name for sight in found))
     of_object = np.array([names.index(sight.name) for sight in found], np.int64)
-    numbers, sizes = np.unique(counts, return_counts=True)
+    sizes = Counter(rng.permutation(counts).tolist())  # in an order of chance, in which remainders are given
     chosen = [np.zeros(0, np.int64)]
-    for number, quota in allocate(dict(zip(numbers.tolist(), sizes.tolist(), strict=True)), wanted).items():
+    for number, quota in allocate(sizes, wanted).items():
         members = np.flatnonzero(counts == number)
         chosen.append(members[choose_evenly(of_object[members], quota, rng)])
     return [found[i].draft(subtask) for i in rng.permutation(np.concatenate(chosen)).tolist()]
@@ -57,12 +59,11 @@ class _Sight:
     name: str
     category: str
     frames: tuple[int, ...]
-    size_m: float
+    truth: TaskValue
 
     def draft(self, subtask: str) -> Draft:
-        truth = TaskValue((self.size_m,))
         group = f"images {len(self.frames)}"
-        return Draft(subtask, self.frames, (), truth, category=self.category, group=group)
+        return Draft(subtask, self.frames, (), self.truth, category=self.category, group=group)
 
 
 def _sights(
@@ -83,7 +84,7 @@ def _sights(
     excluded = {"", *(_plain(name) for name in config.excluded)}
     found = []
     for number, thing in enumerate(objects):
-        size_m = float(thing.size_m[axes[number]])
+        truth = size_truths(thing.size_m)[subtask]
         if categories[number] in excluded:
             continue
         rivals = [i for i, name in enumerate(categories) if name == categories[number] and i != number]
@@ -92,7 +93,7 @@ def _sights(
             rows = np.sort(rng.choice(rows, config.candidate_images, replace=False))
         sets = minimum_coverage_sets(
             spans_m[rows, number],
-            size_m,
+            truth.values[0],
             tolerance=config.tolerance,
             max_images=config.max_images,
             combinations_per_level=config.combinations_per_level,
@@ -105,7 +106,7 @@ def _sights(
                 same = np.sort(rng.choice(same, most, replace=False))
             for index in same.tolist():
                 frames = tuple(visible.frames[rows[image]] for image in sets[index])
-                found.append(_Sight(thing.name, thing.category.strip(), frames, size_m))
+                found.append(_Sight(thing.name, thing.category.strip(), frames, truth))
     return found
 
 

@@ -255,19 +255,14 @@ def _quotas(sizes: dict[int, int], wanted: int, rng: np.random.Generator) -> dic
     Which bins get one more than others is left to chance, so that many scenes of few questions each
     fill all bins.
     """
-    moving = len(sizes) - (0 in sizes)
-    if not moving:
+    shuffled = {number: sizes[number] for number in rng.permutation(list(sizes)).tolist()}
+    still = allocate(shuffled, wanted).get(0, 0)
+    shuffled.pop(0, None)
+    if not shuffled:
         return {}
-    bins = rng.permutation(list(sizes)).tolist()
-    most = {**sizes, 0: min(sizes.get(0, 0), _ceil(wanted, moving + 1))}
-    quotas = allocate({number: most[number] for number in bins}, wanted)
-    still = quotas.pop(0, 0)
-    still = min(still, _ceil(sum(quotas.values()), moving))
-    return {**allocate({number: sizes[number] for number in quotas}, wanted - still), 0: still}
-
-
-def _ceil(amount: int, parts: int) -> int:
-    return -(-amount // parts)
+    moved = sum(allocate(shuffled, wanted).values())
+    still = min(still, -(-moved // len(shuffled)))
+    return {**allocate(shuffled, wanted - still), 0: still}
 
 
 def _draft(

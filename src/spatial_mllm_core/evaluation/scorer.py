@@ -263,6 +263,8 @@ def words_of(question: Question) -> str:
 
 def format_answer(answer: Answer) -> str:
     """An answer for a person."""
+    if answer.unit == "rad":
+        return f"{math.degrees(answer.values[0]):.1f}°"
     if answer.kind == "scalar":
         return f"{_metres(answer.values[0])}{_NBSP}{answer.unit}"
     if answer.kind == "vector":

@@ -1,10 +1,11 @@
 """Reads numbers, coordinates and words out of what models really write; knows no task.
 
-A reading is accepted when it is the only one: an answer in backticks wins over all other text,
-then what stands behind "answer is"; units are converted; names of images ("Image-1") and
-repetitions of the question's coordinates are no answers. Two different numbers, a negated word
-or an article taken for the letter A are refused, never guessed. `strictly_*` take the published
-form alone: the last span in backticks, exactly as the templates write it.
+A reading is accepted when it is the only one: what stands in backticks (once) wins over all other
+text, then what stands behind "answer is"; units are converted; names of images ("Image-1"),
+repetitions of the question's coordinates and what an answer is compared with are no answers. Two
+different numbers, a negated word or an article taken for the letter A are refused, never guessed.
+`strictly_*` take the published form alone: the last span in backticks, exactly as the templates
+write it.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from collections.abc import Mapping
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE
 
-_METRES = {
-    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1e-3),
-    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 1e-2),
+# divisors rather than factors: 1150 / 1000 is the float 1.15, 1150 * 0.001 is not
+_PER_METRE = {
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 1e2),
     **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1.0),
-    **dict.fromkeys(("km", "kilometer", "kilometers", "kilometre", "kilometres"), 1e3),
-    **dict.fromkeys(("inch", "inches"), 0.0254),
-    **dict.fromkeys(("ft", "foot", "feet"), 0.3048),
+    **dict.fromkeys(("km", "kilometer", "kilometers", "kilometre", "kilometres"), 1e-3),
+    **dict.fromkeys(("inch", "inches"), 1 / 0.0254),
+    **dict.fromkeys(("ft", "foot", "feet"), 1 / 0.3048),
 }
-_DEGREES = {
+_PER_DEGREE = {
     **dict.fromkeys(("°", "deg", "degs", "degree", "degrees"), 1.0),
-    **dict.fromkeys(("rad", "rads", "radian", "radians"), math.degrees(1.0)),
+    **dict.fromkeys(("rad", "rads", "radian", "radians"), math.radians(1.0)),
 }
+_SAME_IN_ANOTHER_UNIT = 0.02
 _UNSIGNED = r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBER = rf"(?:(?<![\w.])[-+])?(?<![\w.,]){_UNSIGNED}"
 _ENDS = r"(?![A-Za-z\d]|[.,]\d)"
@@ -38,9 +41,13 @@ _JOINTS = {"", "-", "–", "—", "~", "/", "to", "or", "and", "+/-", "±"}
 _SQUARE = re.compile(r"\[([^\[\]]*)\]")
 _ROUND = re.compile(r"\(([^()]*)\)")
 _REPEATS_QUESTION = re.compile(r"(?:\b(?:than|of|for|compared (?:to|with)|not)|,? ?\b(?:and|or))\s*$", re.I)
-_NEGATION = re.compile(
-    r"(?:\b(?:not|never|neither|nor)|n't)(?: (?!but\b|instead\b|rather\b)[\w'-]+){0,4} $", re.I
+_JOINED_WITH_NEXT = re.compile(r",? ?\b(?:and|or)\b[^.;\[(]{0,20}[\[(]", re.I)
+_IS_ANOTHER = re.compile(
+    r"(?:\b(?:not|never|neither|nor|than|instead of|opposed to|compared (?:to|with))|n't)"
+    r"(?: (?!but\b|instead\b|rather\b)[\w'-]+){0,4} $",
+    re.I,
 )
+_REASON = re.compile(r"\b(?:because|since|whereas|while|although)\b", re.I)
 _VERBS = (
     "is was has lies looks seems appears matches corresponds marks shows and or because since in on at for with as "
     "which than"
@@ -61,15 +68,16 @@ def _plain(answer: str) -> str:
     return plain.replace("−", "-").replace("\\", " ").replace("*", "").replace("$", " ")
 
 
-def _decisive(answer: str, units: str = "") -> tuple[str, bool]:
-    """The part of an answer that decides, and whether it stood in backticks (a unit behind them is kept)."""
+def _decisive(answer: str, units: str = "") -> tuple[str, str]:
+    """The part of an answer that decides and why: "quoted" (a unit behind the backticks is kept), "cued" or "free"."""
     plain = _plain(answer)
     quoted = list(_QUOTED.finditer(plain))
-    if quoted:
+    if len({q.group(1).strip() for q in quoted}) == 1:
         unit = re.match(rf"\s*({units})(?![A-Za-z])", plain[quoted[-1].end() :], re.I) if units else None
-        return f"{quoted[-1].group(1)} {unit.group(1) if unit else ''}".strip(), True
+        return f"{quoted[-1].group(1)} {unit.group(1) if unit else ''}".strip(), "quoted"
+    plain = plain.replace("`", "")
     cues = list(_CUE.finditer(plain))
-    return (plain[cues[-1].end() :].split("\n")[0] if cues else plain), False
+    return (plain[cues[-1].end() :].split("\n")[0], "cued") if cues else (plain, "free")
 
 
 def _alternatives(units: Mapping[str, float]) -> str:
@@ -83,22 +91,22 @@ def _value(token: str) -> float:
 def _quantity(answer: str, units: Mapping[str, float], default: str, expected: str) -> float:
     """The one number of an answer in base units; in free text numbers with a unit win over bare ones."""
     alternatives = _alternatives(units)
-    source, is_quoted = _decisive(answer, alternatives)
-    if not is_quoted:
+    source, why = _decisive(answer, alternatives)
+    if why != "quoted":
         source = _SQUARE.sub(" , ", _IMAGE_NAME.sub(" , ", source))
     found = list(re.finditer(rf"({_NUMBER})\s*({alternatives})?{_ENDS}", source, re.I))
     kept = {i for i, m in enumerate(found) if m.group(2)}
-    if is_quoted or not kept:
+    if why == "quoted" or not kept:
         kept = set(range(len(found)))
     for i in range(len(found) - 1):  # "10 to 20 mm" are two numbers, though one has no unit
         if source[found[i].end() : found[i + 1].start()].strip().lower() in _JOINTS:
             kept |= {i, i + 1}
-    values = [_value(found[i].group(1)) * units[(found[i].group(2) or default).lower()] for i in sorted(kept)]
-    return _only(values, expected, answer)
-
-
-def _only(values: list[float], expected: str, answer: str) -> float:
-    if not values or not all(math.isclose(v, values[0], rel_tol=1e-9, abs_tol=1e-12) for v in values):
+    scales = [units[(found[i].group(2) or default).lower()] for i in sorted(kept)]
+    values = [_value(found[i].group(1)) / scale for i, scale in zip(sorted(kept), scales, strict=True)]
+    if not values or not all(
+        math.isclose(v, values[0], rel_tol=1e-9 if scale == scales[0] else _SAME_IN_ANOTHER_UNIT)
+        for v, scale in zip(values, scales, strict=True)
+    ):
         raise _unparsable(expected, answer)
     return _finite((values[0],), expected, answer)[0]
 
@@ -115,7 +123,7 @@ def length_m(answer: str) -> float:
     Raises:
         SpatialError: UNPARSABLE_ANSWER when no number, or two different ones, stand there.
     """
-    return _quantity(answer, _METRES, "mm", "one length in millimetres")
+    return _quantity(answer, _PER_METRE, "mm", "one length in millimetres")
 
 
 def angle_deg(answer: str) -> float:
@@ -124,11 +132,12 @@ def angle_deg(answer: str) -> float:
     Raises:
         SpatialError: UNPARSABLE_ANSWER when no number, or two different ones, stand there.
     """
-    return _quantity(answer, _DEGREES, "deg", "one angle in degrees")
+    return _quantity(answer, _PER_DEGREE, "deg", "one angle in degrees")
 
 
-def _tuples(source: str, count: int, units: str) -> list[tuple[int, tuple[tuple[float, str], ...]]]:
-    """(position, ((number, unit), ...)) of every bracket of `count` numbers; a unit behind it holds for all."""
+def _tuples(source: str, count: int, units: str) -> list[tuple[re.Match[str], tuple[tuple[float, str], ...]]]:
+    """(where, ((number, unit), ...)) of every bracket of `count` numbers; a unit behind it holds for all."""
+    unit_behind = re.compile(rf"\s*({units})(?![A-Za-z])", re.I)
     part = re.compile(rf"(?:[xyz]\s*[:=]\s*)?({_NUMBER})\s*({units})?", re.I)
     for bracket in (_SQUARE, _ROUND):
         tuples = []
@@ -136,11 +145,11 @@ def _tuples(source: str, count: int, units: str) -> list[tuple[int, tuple[tuple[
             pieces = re.split(r"[,;]", match.group(1))
             pieces = match.group(1).split() if len(pieces) == 1 else [p.strip() for p in pieces]
             read = [part.fullmatch(p) for p in pieces]
-            behind = re.match(rf"\s*({units})(?![A-Za-z])", source[match.end() :], re.I)
+            behind = unit_behind.match(source, match.end())
             unit = behind.group(1) if behind else next((r.group(2) for r in read if r and r.group(2)), "")
             numbers = tuple((_value(r.group(1)), (r.group(2) or unit).lower()) for r in read if r)
             if len(pieces) == len(numbers) == count:
-                tuples.append((match.start(), numbers))
+                tuples.append((match, numbers))
         if tuples:
             return tuples
     # without brackets: named axes, or nothing but the numbers
@@ -156,7 +165,7 @@ def _tuples(source: str, count: int, units: str) -> list[tuple[int, tuple[tuple[
     unit = next((u for u in reversed(groups[1::2]) if u), "")
     return [
         (
-            only.start(),
+            only,
             tuple((_value(n), (u or unit).lower()) for n, u in zip(groups[::2], groups[1::2], strict=True)),
         )
     ]
@@ -169,10 +178,10 @@ def vector_m(answer: str) -> tuple[float, float, float]:
         SpatialError: UNPARSABLE_ANSWER when no vector, or two different ones, stand there.
     """
     expected = "a vector [x, y, z] in millimetres"
-    units = _alternatives(_METRES)
+    units = _alternatives(_PER_METRE)
     source, _ = _decisive(answer, units)
     vectors = {
-        tuple(number * _METRES[unit or "mm"] for number, unit in numbers)
+        tuple(number / _PER_METRE[unit or "mm"] for number, unit in numbers)
         for _, numbers in _tuples(source, 3, units)
     }
     if len(vectors) != 1:
@@ -197,7 +206,12 @@ def coordinate(answer: str, *, is_choice: bool = False) -> tuple[float, float]:
     expected = "a coordinate [ x , y ]"
     source, _ = _decisive(answer)
     found = _tuples(source, 2, "px|pixels?")
-    own = [numbers for at, numbers in found if not _REPEATS_QUESTION.search(source[max(at - 40, 0) : at])]
+    own = [
+        numbers
+        for at, numbers in found
+        if not _REPEATS_QUESTION.search(source[max(at.start() - 40, 0) : at.start()])
+        and not _JOINED_WITH_NEXT.match(source, at.end())
+    ]
     chosen = own or [numbers for _, numbers in found]
     points = [tuple(number for number, _ in numbers) for numbers in chosen]
     if not points or (is_choice and len(set(points)) > 1):
@@ -214,7 +228,7 @@ def word(answer: str, words: tuple[str, ...]) -> str:
     Raises:
         SpatialError: UNPARSABLE_ANSWER when none, or more than one, is given.
     """
-    source, _ = _decisive(answer)
+    source, why = _decisive(answer)
     source = re.sub(r"\s+", " ", source.replace("’", "'"))
     are_letters = all(len(w) == 1 for w in words)
     alone = source.strip(" .,:;!?()[]{}<>\"'").upper()
@@ -225,13 +239,16 @@ def word(answer: str, words: tuple[str, ...]) -> str:
         rf"{pattern}(?:(?:\s*[,/]\s*(?:and |or )?| and | or )(?:the )?(?:point |dot |option |label )?{pattern})+",
         0 if are_letters else re.I,
     )
-    # "Of A, B, C and D, ..." repeats the question, unless nothing else is said
+    # "Of A, B, C and D, ..." repeats the question and a reason speaks of the others, unless nothing else is said
     unlisted = listing.sub(" , ", source)
-    for text in (unlisted, source):
+    texts = [_REASON.split(unlisted)[0], unlisted, source]
+    if why == "cued":  # "The answer is B. A lies on the wall."
+        texts.insert(0, re.split(r"[.;]", source)[0])
+    for text in texts:
         found = {
             next(w for w in words if m.group().lower().startswith(w.lower()))
             for m in re.finditer(pattern, text, 0 if are_letters else re.I)
-            if not _NEGATION.search(text[max(m.start() - 80, 0) : m.start()])
+            if not _IS_ANOTHER.search(text[max(m.start() - 80, 0) : m.start()])
         }
         if found:
             break

@@ -231,7 +231,23 @@ def test_wrong_questions(
 
 def test_ask_lists_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "--list-tasks"]) == 0
-    assert "depth_estimation_coor: 1 image(s), 1 point(s)" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 26
+    assert "depth_estimation_coor: 1 image(s), 1 point(s), answer: scalar" in lines
+    # what the shipped model cannot answer says so
+    trained = [line for line in lines if "not trained into spatial-mllm-mini" not in line]
+    assert len(trained) == 11
+    assert any(line.startswith("object_perception_height_estimation: 1 to 5 image(s)") for line in lines)
+
+
+def test_ask_lists_tasks_also_where_there_is_no_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPATIAL_MLLM_MODEL", "a-model-that-is-not-installed")
+    assert main(["ask", "--list-tasks"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 26
+    assert main(["ask", "--list-tasks", "--model", str(tmp_path / "none")]) == 1
+    assert "E501" in error_line(capsys)
 
 
 # -- annotate and evaluate --------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spatial_mllm_core.answers import Answer
 from spatial_mllm_core.bags import BagWriter, open_bag
 from spatial_mllm_core.bags.message_types import make_message
 from spatial_mllm_core.errors import ErrorCode, SpatialError
@@ -23,6 +24,7 @@ from spatial_mllm_core.evaluation.outputs import OutputWriter
 from spatial_mllm_core.evaluation.plan import standard_plan
 from spatial_mllm_core.evaluation.replay import compare, read_recording
 from spatial_mllm_core.evaluation.run import Plan, Question, Wanted
+from spatial_mllm_core.evaluation.scorer import format_answer
 from spatial_mllm_core.evaluation.source import look_around
 from spatial_mllm_core.evaluation.truth import BagTruth
 from spatial_mllm_core.pipeline import SpatialPipeline
@@ -253,3 +255,18 @@ def test_depth_of_another_size_is_not_compared(push_bag: Path, tmp_path: Path) -
 def test_make_message_rejects_unknown_fields() -> None:
     with pytest.raises(TypeError):
         make_message("std_msgs/msg/Float64", value=1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "unit", "label", "words"),
+    [
+        ("scalar", (1.2345,), "m", "", "1.234 m"),
+        ("scalar", (math.radians(12.0),), "rad", "", "12.0°"),
+        ("vector", (0.1, -0.2, 1.0), "m", "", "(0.100, -0.200, 1.000) m"),
+        ("pixel", (200.0, 50.0), "px", "", "(200, 50)"),
+        ("label", (), "", "C", "C"),
+    ],
+)
+def test_answers_are_written_for_a_person(kind, values, unit, label, words):
+    answer = Answer("", "", "`x`", kind, values, unit, label, "optical", (1,), 1.0, 0.0, "m/1")
+    assert format_answer(answer).replace("\u00a0", " ") == words

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
@@ -165,6 +169,82 @@ def test_b18_metric_questions_need_a_camera_and_free_ones_do_not(model):
 
 def test_d39_the_unknown_task_names_the_known_ones(model):
     assert code_of(model, AskRequest("fly", (frame(6),))) is ErrorCode.UNKNOWN_TASK
+
+
+def test_a_bundle_refuses_what_it_was_not_trained_for_and_names_what_it_can(model):
+    with pytest.raises(SpatialError, match="not trained for yaw_angle") as fault:
+        model.ask(AskRequest("yaw_angle", (frame(1), frame(2))))
+    assert fault.value.code is ErrorCode.UNKNOWN_TASK
+    for name in model.manifest.tasks:
+        assert name in fault.value.sentence
+
+
+class Dictated:
+    """The real engine, made to answer with given words."""
+
+    def __init__(self, model, words):
+        self.vision, self.lift, self._decode = model.engine.vision, model.engine.lift, model.engine.decode
+        self._ids = [*model._encode(words), model.manifest.special_ids["stop"]]
+        self._next = 0
+
+    def decode(self, embeddings, positions, cache):
+        out = self._decode(embeddings, positions, cache)
+        if len(embeddings) > 1:  # a frame or the question; the answer comes token by token after it
+            self._next = 0
+        logits = np.zeros_like(out.logits)
+        logits[self._ids[self._next]] = 1.0
+        self._next += 1
+        return dataclasses.replace(out, logits=logits)
+
+
+@pytest.fixture
+def dictated(model):
+    """A model of all 26 subtasks that answers with given words."""
+
+    def answering(words):
+        manifest = dataclasses.replace(model.manifest, tasks=tasks.names())
+        bundle = dataclasses.replace(model.bundle, manifest=manifest)
+        return SpatialModel(bundle, Dictated(model, words))
+
+    return answering
+
+
+def test_a_correspondence_is_a_pixel_of_the_second_image(dictated):
+    second = Frame(
+        2, "other_optical", np.zeros((200, 400, 3), np.uint8), CameraModel.from_fov(400, 200, hfov_rad=1.0)
+    )
+    request = AskRequest("visual_correspondence_coor_2_coor", (frame(1), second), ((160.0, 60.0),))
+    answer = dictated("`[ 500 , 250 ]`").ask(request)
+    assert "[ 500 , 250 ]" in answer.question
+    assert (answer.kind, answer.values, answer.unit) == ("pixel", (200.0, 50.0), "px")
+    assert answer.frame_id == "other_optical"
+    assert answer.stamps_ns == (1, 2)
+
+
+def test_angles_leave_the_model_in_radians(dictated):
+    answer = dictated("`90`").ask(AskRequest("yaw_angle", (frame(1), frame(2))))
+    assert (answer.kind, answer.unit) == ("scalar", "rad")
+    assert answer.values == pytest.approx((math.pi / 2,))
+
+
+def test_object_size_takes_one_to_five_images_and_a_category(dictated):
+    name = "object_perception_height_estimation"
+    served = dictated("`750` mm.")
+    for count in (1, 3):
+        views = tuple(frame(i + 1) for i in range(count))
+        answer = served.ask(AskRequest(name, views, category="chair"))
+        assert "height of the chair" in answer.question
+        assert (answer.values, answer.unit) == ((0.75,), "m")
+    views = tuple(frame(i + 1) for i in range(6))
+    assert code_of(served, AskRequest(name, views, category="chair")) is ErrorCode.WRONG_FRAME_COUNT
+    assert code_of(served, AskRequest(name, views[:1])) is ErrorCode.EMPTY_QUESTION
+
+
+def test_letters_are_labels(dictated):
+    answer = dictated("It is dot `C`.").ask(
+        AskRequest("visual_correspondence_multiple_choice", (frame(1), frame(2)))
+    )
+    assert (answer.kind, answer.label, answer.values, answer.unit) == ("label", "C", (), "")
 
 
 def test_e62_output_that_is_not_finite_is_never_published(model):

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_training.data.mapped_npz import map_npz
-from spatial_mllm_training.data.pairs import IGNORE, PairBuilder, PairConfig
+from spatial_mllm_training.data.pairs import IGNORE, TASKS, PairBuilder, PairConfig
 from spatial_mllm_training.data.views import Crop
 from spatial_mllm_training.train import collate, forward
 
@@ -127,3 +127,10 @@ def test_a_single_question_does_not_depend_on_the_second_image(scene, tokenizer,
     single = int((sample.labels[(sample.owner >= 2) & ~sample.sees_second] != IGNORE).sum())
     torch.testing.assert_close(before[:single], after[:single], atol=1e-5, rtol=1e-5)
     assert (before[single:] - after[single:]).abs().max() > 1e-3
+
+
+def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):
+    """A bundle lists `TASKS` and its tokenizer learns their words, so no more and no fewer may be trained."""
+    builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=8, pair_questions=8), augment=False)
+    views = [builder.draw(np.random.default_rng(seed)) for seed in range(60)]
+    assert {q.task.name for v in views for q in v.single + v.pair} == set(TASKS)

@@ -44,7 +44,9 @@ def _is_true(row: Row, point: RowPoint) -> bool:
     if point.role == "answer" or (point.label and point.label == row.spatial.label):
         return True
     # a compared point that is the answer's pixel
-    return row.spatial.unit == "px" and (point.u_px, point.v_px) == row.spatial.truth
+    return row.spatial.unit == "px" and bool(
+        np.allclose((point.u_px, point.v_px), row.spatial.truth, atol=0.01)
+    )
 
 
 def _mark(point: RowPoint, is_true: bool, unit: float) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.tasks.text import pixel_to_coordinate
+from spatial_mllm_core.tasks.text import coordinate_to_pixel, pixel_to_coordinate
 from spatial_mllm_training.multispa import dots
 from spatial_mllm_training.multispa.draft import Draft, DraftPoint
 from spatial_mllm_training.multispa.generators import random_for
@@ -55,11 +55,9 @@ class SceneWriter:
         named = asked[: task.point_count]
         coordinates = tuple(pixel_to_coordinate((p.u_px, p.v_px), *sizes[p.image]) for p in named)
         images, points = self._draw(task, draft, row_id, sources, rng)
-        truth_px = [(p.u_px, p.v_px) for p in draft.points if p.role == "answer"]
-        if task.kind == "coordinate" and not truth_px:
-            raise SceneProblem(
-                self._scene.name, row_id, "a coordinate question needs a point of the role answer"
-            )
+        truth = draft.truth.values
+        if task.kind == "coordinate":
+            truth = coordinate_to_pixel((truth[0], truth[1]), *sizes[task.answer_image])
         return Row(
             id=row_id,
             question_type=draft.subtask,
@@ -90,7 +88,7 @@ class SceneWriter:
                 ),
                 world_up=() if self._scene.world_up is None else _numbers(self._scene.world_up),
                 points=points,
-                truth=truth_px[0] if task.kind == "coordinate" else draft.truth.values,
+                truth=truth,
                 unit=task.unit,
                 label=draft.truth.label,
                 variant=draft.variant,

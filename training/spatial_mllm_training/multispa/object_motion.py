@@ -39,12 +39,13 @@ _MAX_CANDIDATES = 1_000_000
 
 
 def missing(scene: Scene) -> dict[str, str]:
-    """Subtasks that this scene cannot give, each with the reason."""
+    """Subtasks that this scene cannot give with the default thresholds, each with the reason."""
     if scene.tracks is None:
         return dict.fromkeys(SUBTASKS, "the scene has no points that are followed through time")
     if len({frame.state for frame in scene.frames}) < 2:
         return dict.fromkeys(SUBTASKS, "the scene has fewer than two time steps")
-    config, frames = ObjectMotionConfig(), np.arange(len(scene.frames))
+    config = ObjectMotionConfig()
+    frames = np.linspace(0, len(scene.frames) - 1, min(len(scene.frames), _MAX_FRAMES)).astype(np.int64)
     if not (_span_m(scene.tracks.points_in_world_m) >= config.static_m).any():
         reason = f"no point that is followed moves by {1000 * config.static_m:g} mm or more"
         return dict.fromkeys(SUBTASKS, reason)

@@ -104,7 +104,7 @@ def test_choosing_evenly_leaves_no_bin_without_its_share(bins, wanted, seed):
 
 
 def test_candidates_are_the_pairs_of_one_state_within_range(box_room):
-    low, high = 10.0, 60.0
+    low, high = 10.0, 100.0  # a frame's overlap with itself is in range, and yet no pair
     config = MultispaConfig(pairs=PairConfig(overlap_percent=(low, high)))
     scene = box_room(16, states=[0, 1] * 8)
     prepared = prepare(scene, config, np.random.default_rng(0))

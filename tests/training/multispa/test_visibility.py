@@ -106,15 +106,19 @@ def test_a_wall_from_both_sides(wall_m, point_m, is_visible):
     assert visible.ids(0).tolist() == ([0] if is_visible else [])
 
 
-def test_points_a_lens_folds_back_are_not_visible():
-    d = (-0.4, 0.0, 0.0, 0.0, 0.0)
-    camera = CameraModel.from_k([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]], 64, 48, d=d)
-    frame = SceneFrame("lens", camera, np.eye(4))
-    aside = np.array([[1.5, 0.0, 1.0]])  # x (1 - 0.4 x^2) = 0.15: drawn near the middle, in truth far aside
-    assert 0 < camera.project(aside)[0, 0] < 63
-    points = np.concatenate([aside, [[0.15, 0.0, 1.0]]]).astype(np.float32)
-    visible = VisiblePoints(points, [(0, frame, np.ones((48, 64), np.float32))], CONFIG)
-    assert visible.ids(0).tolist() == [1]
+def test_points_a_lens_folds_back_into_the_image_are_not_visible():
+    """x (1 - 0.4 x^2) grows up to x = 0.913; this image's corners lie beyond what it reaches there."""
+    camera = CameraModel.from_k([[60, 0, 31.5], [0, 60, 23.5], [0, 0, 1]], 64, 48, d=(-0.4, 0, 0, 0, 0))
+    xy = np.random.default_rng(0).uniform(-1.6, 1.6, (20_000, 2))
+    radius = np.hypot(*xy.T)
+    xy, radius = xy[abs(radius - 0.913) > 0.02], radius[abs(radius - 0.913) > 0.02]
+    points = np.column_stack([xy, np.ones(len(xy))]).astype(np.float32)
+    u, v = camera.project(points).T
+    drawn = (u >= -0.5) & (u < 63.5) & (v >= -0.5) & (v < 47.5)
+    assert (drawn & (radius > 0.913)).sum() > 500  # some of them well within the slopes of the image
+    view = (0, SceneFrame("lens", camera, np.eye(4)), np.ones((48, 64), np.float32))
+    visible = VisiblePoints(points, [view], CONFIG)
+    assert visible.ids(0).tolist() == np.flatnonzero(drawn & (radius < 0.913)).tolist()
 
 
 def test_a_fisheye_sees_what_it_projects():

@@ -89,6 +89,8 @@ def test_thinning_takes_from_all_images_alike_and_always_the_same():
     assert len(thin.points_m) == limit
     np.testing.assert_array_equal(thin.points_m, again.points_m)
     assert {tuple(p) for p in thin.points_m} <= {tuple(p) for p in full.points_m}
+    cells = np.floor(measured(thin, *scene) / 0.05).astype(int)
+    assert len(np.unique(cells, axis=0)) == limit
     shares = np.bincount(thin.frame, minlength=6) / np.bincount(full.frame, minlength=6)
     np.testing.assert_allclose(shares, 0.25, atol=0.08)
 

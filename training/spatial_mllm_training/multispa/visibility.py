@@ -231,7 +231,7 @@ def _slope_bounds(camera: CameraModel) -> tuple[float, float, float, float]:
     """Smallest and largest x/z, smallest and largest y/z that the image shows, a little widened."""
     slopes = _slopes(camera)
     (left, top), (right, bottom) = slopes.min(axis=0), slopes.max(axis=0)
-    margin = 1e-3 * max(right - left, bottom - top)
+    margin = 0.02 * max(right - left, bottom - top)  # a lens may turn steeply between the samples
     return (float(left - margin), float(right + margin), float(top - margin), float(bottom + margin))
 
 

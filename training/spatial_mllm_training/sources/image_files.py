@@ -75,8 +75,10 @@ def read_matrix(scene: str, file: Path, shape: tuple[int, int]) -> NDArray[np.fl
         raise SceneProblem(scene, str(file), f"cannot be read ({error.strerror or error})") from error
     except ValueError as error:
         raise SceneProblem(scene, str(file), f"holds something else than numbers ({error})") from error
-    if numbers.size != shape[0] * shape[1] or not np.isfinite(numbers).all():
+    if numbers.size != shape[0] * shape[1]:
         raise SceneProblem(
-            scene, str(file), f"should hold {shape[0]}x{shape[1]} finite numbers, found {numbers.size}"
+            scene, str(file), f"should hold {shape[0]}x{shape[1]} numbers, found {numbers.size}"
         )
+    if not np.isfinite(numbers).all():
+        raise SceneProblem(scene, str(file), "should hold finite numbers, found NaN or infinity")
     return numbers.reshape(shape)

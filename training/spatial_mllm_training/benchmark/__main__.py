@@ -64,7 +64,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     verb.add_argument("--out", type=Path, required=True, help="folder for the data set")
     verb.add_argument("--mini", action="store_true", help="26 x 20 rows of small images instead of 26 x 300")
-    verb.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    verb.add_argument(
+        "--workers", type=int, default=1, help="processes (default 1); 0: in this one, without Ray"
+    )
     verb.set_defaults(run=run_make)
     return parser.parse_args(argv)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spatial_mllm_core import tasks
 from spatial_mllm_training import make_scenes
-from spatial_mllm_training.benchmark.blind import FILE_NAME, Blind, fit_blind
+from spatial_mllm_training.benchmark.blind import FILE_NAME, fit_blind
 from spatial_mllm_training.benchmark.data import BenchmarkProblem, load_rows
 from spatial_mllm_training.multispa.config import MultispaConfig, ObjectMotionConfig, PairConfig
 from spatial_mllm_training.multispa.run import Summary, Workers, make_dataset
@@ -84,7 +84,7 @@ MINI_TRAINING = Recipe("train", range(16), 100, views=6, steps=4, size=(256, 192
 
 
 def make_benchmark(out: Path, *, mini: bool = False, workers: int = 1) -> Summary:
-    """Render, write the rows of the benchmark into `out`, and put the blind baseline beside them.
+    """Render, write the blind baseline and the rows of the benchmark into `out`.
 
     Scenes (44 MB each at full size) and training rows stay in `<out>.work`, so that a run that was
     cut short goes on; nothing needs them afterwards.
@@ -94,10 +94,11 @@ def make_benchmark(out: Path, *, mini: bool = False, workers: int = 1) -> Summar
     """
     benchmark, training = (MINI, MINI_TRAINING) if mini else (FULL, FULL_TRAINING)
     work = out.with_name(f"{out.name}.work")
-    summary = make_rows(benchmark, work / "scenes", out, workers=workers)
-    make_rows(training, work / "training-scenes", work / "training", workers=workers)
-    blind_for(work / "training").save(out / FILE_NAME)
-    return summary
+    if not (out / FILE_NAME).exists():  # first, since a finished benchmark is not opened again
+        if not (work / "training" / "dataset.json").exists():
+            make_rows(training, work / "training-scenes", work / "training", workers=workers)
+        fit_blind(load_rows(work / "training")).save(out / FILE_NAME)
+    return make_rows(benchmark, work / "scenes", out, workers=workers)
 
 
 def make_rows(recipe: Recipe, scenes: Path, out: Path, *, workers: int) -> Summary:
@@ -138,8 +139,3 @@ def scene_arguments(recipe: Recipe, scenes: Path, workers: int) -> list[str]:
         *("--cameras", "held-out" if recipe.split == "benchmark" else "training"),
         *("--workers", str(max(1, workers))),
     ]
-
-
-def blind_for(training: Path) -> Blind:
-    """The blind baseline of a folder of training rows."""
-    return fit_blind(load_rows(training))

@@ -312,7 +312,7 @@ def test_recorded_balls_move_as_their_measured_centres_say():
     """Real frames of a robot's arm; the centres were fitted to the point cloud by others."""
     (ref,) = find_scenes(DVRK, images="ir")
     scene = ref.open(*ref.arguments)
-    assert set(missing(scene)) == {name for name in SUBTASKS if name.endswith("adt")}
+    assert set(missing(scene, MultispaConfig())) == {name for name in SUBTASKS if name.endswith("adt")}
     centres_m = np.loadtxt(DVRK / "ball_centres_ircam_mm.txt").reshape(25, 2, 3) / 1000
     found = ask(scene, "tapvid3d_displacement_vector_dot_pstudio", 300, ObjectMotionConfig())
     assert len(found) == 300
@@ -327,19 +327,19 @@ def test_recorded_balls_move_as_their_measured_centres_say():
 
 def test_what_a_scene_lacks_is_said():
     scene = make_scene()
-    assert missing(scene) == {}
+    assert missing(scene, MultispaConfig()) == {}
     none = Tracked(scene.frames, None)
-    assert set(missing(none)) == set(SUBTASKS)
+    assert set(missing(none, MultispaConfig())) == set(SUBTASKS)
     assert ask(none, SUBTASKS[0]) == []
     rigid = replace(scene.tracks, points_in_world_m=scene.tracks.points_in_world_m[:1].repeat(8, axis=0))
-    assert "10 mm" in missing(Tracked(scene.frames, rigid))[SUBTASKS[0]]
+    assert "10 mm" in missing(Tracked(scene.frames, rigid), MultispaConfig())[SUBTASKS[0]]
     assert ask(Tracked(scene.frames, rigid), SUBTASKS[0]) == []
     once = Tracked(scene.frames[:2], scene.tracks)
-    assert "time steps" in missing(once)[SUBTASKS[0]]
+    assert "time steps" in missing(once, MultispaConfig())[SUBTASKS[0]]
     for part, absent in ((slice(0, None, 2), "adt"), (slice(1, None, 2), "pstudio")):
         tracks = replace(scene.tracks, visible=scene.tracks.visible[part])
         one = Tracked(scene.frames[part], tracks)
-        reasons = missing(one)
+        reasons = missing(one, MultispaConfig())
         assert set(reasons) == {name for name in SUBTASKS if name.endswith(absent)}
         for name in SUBTASKS:
             assert bool(ask(one, name, 5)) == (name not in reasons)

@@ -226,13 +226,13 @@ def test_many_images_are_drawn_by_chance_but_deterministically():
 
 
 def test_what_a_scene_lacks_is_said():
-    assert missing(several()) == {}
+    assert missing(several(), MultispaConfig()) == {}
     empty = Wall([[]], [(0, 0)])
-    assert set(missing(empty)) == set(SUBTASKS)
+    assert set(missing(empty, MultispaConfig())) == set(SUBTASKS)
     assert ask(several(), HEIGHT, 0) == []
 
     class Blind(Wall):
         has_depth = False
 
-    assert "depth" in missing(Blind([[TABLE]], [(0, 0)]))[LENGTH]
+    assert "depth" in missing(Blind([[TABLE]], [(0, 0)]), MultispaConfig())[LENGTH]
     assert ask(Blind([[TABLE]], [(0, 0)]), LENGTH) == []

@@ -8,6 +8,7 @@ import numpy as np
 
 from spatial_mllm_core.tasks import TaskValue
 from spatial_mllm_core.tasks import camera_motion as task
+from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft
 from spatial_mllm_training.multispa.pair_sampling import Pair
 from spatial_mllm_training.multispa.prepare import PreparedScene
@@ -23,7 +24,7 @@ _TURNS = {
 }
 
 
-def missing(scene: Scene) -> dict[str, str]:
+def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
     if not scene.has_depth:
         return dict.fromkeys(SUBTASKS, "the scene has no depth, so the overlap of images is unknown")

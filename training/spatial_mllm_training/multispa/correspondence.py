@@ -19,6 +19,7 @@ from spatial_mllm_core.tasks.correspondence import (
     LETTERS,
     letter_truth,
 )
+from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft, DraftPoint
 from spatial_mllm_training.multispa.pair_sampling import Pair
 from spatial_mllm_training.multispa.picking import surface_point
@@ -30,7 +31,7 @@ _TRIED = 48
 _DISTRACTORS_TRIED = 300
 
 
-def missing(scene: Scene) -> dict[str, str]:
+def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
     return {} if scene.has_depth else dict.fromkeys(SUBTASKS, "the scene has no depth")
 

@@ -18,6 +18,7 @@ from spatial_mllm_core.tasks.depth import (
     depth_truth,
     letter_truth,
 )
+from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft
 from spatial_mllm_training.multispa.picking import FramePixels, frame_pixels, usable_frames
 from spatial_mllm_training.multispa.prepare import PreparedScene
@@ -29,7 +30,7 @@ _VARIANTS = ("closer", "farther")
 _TRIES = 20
 
 
-def missing(scene: Scene) -> dict[str, str]:
+def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
     return {} if scene.has_depth else dict.fromkeys(SUBTASKS, "the scene has no depth")
 

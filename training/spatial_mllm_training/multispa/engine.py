@@ -92,7 +92,7 @@ def draft_scene(
                 counts={
                     s: dict(sorted(Counter(_key(d) for d in ds).items())) for s, ds in found.items() if ds
                 },
-                missing=generators.missing(scene),
+                missing=generators.missing(scene, config),
                 skipped=[*scene.skipped, *(s for s in prepared.skipped if s not in scene.skipped)],
                 frames=len(scene.frames),
                 seconds=time.perf_counter() - start,

@@ -15,6 +15,7 @@ from spatial_mllm_training.multispa import (
     object_size,
     pair_sampling,
 )
+from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft
 from spatial_mllm_training.multispa.prepare import PreparedScene
 from spatial_mllm_training.sources import Scene
@@ -31,11 +32,11 @@ def random_for(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *np.frombuffer(digest[:16], np.uint32).tolist()])
 
 
-def missing(scene: Scene) -> dict[str, str]:
+def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
     reasons: dict[str, str] = {}
     for module in (*_BY_COUNT, *_BY_PAIR):
-        reasons.update(module.missing(scene))
+        reasons.update(module.missing(scene, config))
     return reasons
 
 
@@ -45,7 +46,7 @@ def drafts(prepared: PreparedScene, wanted: dict[str, int], seed: int) -> dict[s
     Pairs are drawn anew for every subtask, balanced over the bins of overlap.
     """
     name = prepared.scene.name
-    impossible = missing(prepared.scene)
+    impossible = missing(prepared.scene, prepared.config)
     result: dict[str, list[Draft]] = {}
     pairs: list[pair_sampling.Pair] | None = None
     limits = prepared.config.pairs

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.tasks.object_motion import displacement_m, distance_truth, vector_truth
-from spatial_mllm_training.multispa.config import ObjectMotionConfig
+from spatial_mllm_training.multispa.config import MultispaConfig, ObjectMotionConfig
 from spatial_mllm_training.multispa.draft import Draft, DraftPoint
 from spatial_mllm_training.multispa.pair_sampling import allocate, choose_evenly
 from spatial_mllm_training.multispa.prepare import PreparedScene
@@ -38,20 +38,20 @@ _MAX_CANDIDATES = 1_000_000
 """Points times pairs of frames looked at; about 100 bytes each."""
 
 
-def missing(scene: Scene) -> dict[str, str]:
-    """Subtasks that this scene cannot give with the default thresholds, each with the reason."""
+def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
+    """Subtasks that this scene cannot give, each with the reason."""
     if scene.tracks is None:
         return dict.fromkeys(SUBTASKS, "the scene has no points that are followed through time")
     if len({frame.state for frame in scene.frames}) < 2:
         return dict.fromkeys(SUBTASKS, "the scene has fewer than two time steps")
-    config = ObjectMotionConfig()
+    limits = config.object_motion
     frames = np.linspace(0, len(scene.frames) - 1, min(len(scene.frames), _MAX_FRAMES)).astype(np.int64)
-    if not (_span_m(scene.tracks.points_in_world_m) >= config.static_m).any():
-        reason = f"no point that is followed moves by {1000 * config.static_m:g} mm or more"
+    if not (_span_m(scene.tracks.points_in_world_m) >= limits.static_m).any():
+        reason = f"no point that is followed moves by {1000 * limits.static_m:g} mm or more"
         return dict.fromkeys(SUBTASKS, reason)
     reasons = {}
     for camera, words in (("adt", "moves"), ("pstudio", "keeps still")):
-        if not len(_frame_pairs(scene, frames, config, moving=camera == "adt")):
+        if not len(_frame_pairs(scene, frames, limits, moving=camera == "adt")):
             reason = f"the scene has no two images of different times between which the camera {words}"
             reasons.update({name: reason for name in SUBTASKS if name.endswith(camera)})
     return reasons

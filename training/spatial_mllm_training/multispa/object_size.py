@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.tasks import TaskValue
 from spatial_mllm_core.tasks.object_size import size_truths
-from spatial_mllm_training.multispa.config import ObjectSizeConfig
+from spatial_mllm_training.multispa.config import MultispaConfig, ObjectSizeConfig
 from spatial_mllm_training.multispa.coverage_sets import minimum_coverage_sets
 from spatial_mllm_training.multispa.draft import Draft
 from spatial_mllm_training.multispa.pair_sampling import allocate, choose_evenly
@@ -25,7 +25,7 @@ from spatial_mllm_training.sources.base import Scene, SceneObject
 SUBTASKS = tuple(f"object_perception_{extent}_estimation" for extent in ("height", "length", "width"))
 
 
-def missing(scene: Scene) -> dict[str, str]:
+def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
     if not scene.has_depth:
         return dict.fromkeys(SUBTASKS, "the scene has no depth to tell what an image shows of an object")

@@ -61,7 +61,7 @@ def _with_ray(
         num_cpus=1,
         memory=int(memory_gib * (1 << 30)),
         concurrency=None if address else workers,
-        max_retries=1,
+        max_retries=1,  # the default is for ever
     )
     for record in data.iter_rows():
         yield int(record["index"]), record["outcome"]

@@ -261,9 +261,9 @@ def _numbers_as_visible(folder):
 @pytest.mark.parametrize(
     ("break_it", "file", "words"),
     [
-        (_k_of_another_size, "K.txt", "another size"),
+        (_k_of_another_size, "K.txt", "another resolution"),
         (_nan_k, "K.txt", "finite"),
-        (lambda f: (f / "K.txt").unlink(), "K.txt", "cannot be read"),
+        (lambda f: (f / "K.txt").unlink(), "K.txt", "cannot be read as text"),
         (lambda f: shutil.rmtree(f / "images"), "mine", "no images"),
         (_truncated_tracks, "tracks.npz", "whole"),
         (_objects, "tracks.npz", "Object arrays"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import tracemalloc
 from itertools import pairwise
@@ -19,6 +20,7 @@ from spatial_mllm_core.images import encode_depth_16uc1, encode_depth_32fc1, enc
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.sources.rosbag import find_scenes
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 HOLOLENS = Path(__file__).parents[3] / "sample_bags" / "hololens"
 FIRST_NS, PERIOD_NS = 1_700_000_000 * 10**9, 100_000_000
 WIDTH, HEIGHT = 32, 24
@@ -79,6 +81,22 @@ def test_hololens_depth_of_one_image_lies_where_the_next_one_sees_it():
         depth_m = scene.depth_m(index + 1)[v[inside].astype(int), u[inside].astype(int)]
         misses.append(np.abs(depth_m - points[inside, 2])[depth_m > 0])
     assert np.median(np.concatenate(misses)) < 0.02
+
+
+def test_hololens_is_the_posed_folder_it_was_made_of():
+    """The folder's world has y up and its images are other JPEGs; depth and K are the same numbers."""
+    scene, folder = open_one(HOLOLENS), FIXTURES / "hololens"
+    bag_from_folder = np.array([[0.0, 0, -1, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    poses = np.loadtxt(folder / "poses.txt").reshape(-1, 4, 4)
+    files = sorted((folder / "depth").iterdir())
+    for pose, file in zip(poses, files, strict=True):
+        index = int(file.stem) - 3  # the recording begins with 00003
+        np.testing.assert_allclose(scene.frames[index].world_from_camera, bag_from_folder @ pose, atol=1e-5)
+        stored_mm = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(scene.depth_m(index), stored_mm / 1000, atol=1e-6)
+        picture = cv2.imread(str(folder / "images" / f"{file.stem}.jpg"))[..., ::-1].astype(int)
+        assert np.abs(scene.image(index) - picture).mean() < 4
+    np.testing.assert_allclose(scene.frames[0].camera.k, np.loadtxt(folder / "K.txt").reshape(3, 3))
 
 
 def test_every_nth_image_and_a_shortest_baseline():
@@ -431,6 +449,27 @@ def test_a_truncated_bag_gives_what_is_left_or_a_sentence(tmp_path, kept):
     assert any("partly readable" in sentence for sentence in scene.skipped)
     for index in range(len(scene.frames)):
         assert scene.image(index).shape == (HEIGHT, WIDTH, 3) and scene.depth_m(index).max() > 0
+
+
+def test_random_damage_never_escapes_as_another_exception(tmp_path):
+    path = write(tmp_path / "run.mcap", 3)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    opened = 0
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[rng.integers(0, len(data), rng.choice((1, 5, 50)))] = rng.integers(0, 256)
+        path.write_bytes(data.tobytes())
+        try:
+            scene = open_one(path)
+        except SceneProblem:
+            continue
+        opened += 1
+        for index in range(len(scene.frames)):
+            for read in (scene.image, scene.depth_m):
+                with contextlib.suppress(SceneProblem):
+                    read(index)
+        scene.close()
+    assert 0 < opened < 60
 
 
 def test_a_folder_of_bags_and_a_folder_of_none(tmp_path):

@@ -152,7 +152,7 @@ def test_frames_without_a_pose_are_left_out_and_named(tmp_path):
     assert scene.tracks.visible.shape == (4, POINTS) and np.isnan(scene.tracks.points_in_world_m[2]).all()
     np.testing.assert_allclose(scene.tracks.points_in_world_m[3], video["in_world"][3], atol=1e-12)
     assert scene.image(2)[0, 0, 0] == pytest.approx(90, abs=1)
-    assert len(scene.skipped) == 2 and "frame 2" in scene.skipped[0] and "x_1.npz" in scene.skipped[0]
+    assert len(scene.skipped) == 2 and "NaN" in scene.skipped[0] and "x_1.npz" in scene.skipped[0]
 
 
 def test_points_that_are_not_known_are_not_visible(tmp_path):
@@ -203,7 +203,7 @@ def test_python_objects_are_refused_with_the_way_out(tmp_path):
         ({"images_jpeg_bytes": [b"x"] * (STEPS - 1)}, "5 images"),
         ({"images_jpeg_bytes": [b"x"] * STEPS}, "neither JPEG nor PNG"),
         ({"images_jpeg_bytes": np.zeros((STEPS, 4, 4, 3), np.uint8)}, "byte strings"),
-        ({"fx_fy_cx_cy": np.array([40.0, 40.0, 320.0, 240.0])}, "another size"),
+        ({"fx_fy_cx_cy": np.array([40.0, 40.0, 320.0, 240.0])}, "another resolution"),
         ({"fx_fy_cx_cy": np.array([np.nan, 40.0, 32.0, 24.0])}, "NaN|finite"),
         ({"fx_fy_cx_cy": np.eye(3)}, "fx_fy_cx_cy"),
         ({"extrinsics_w2c": np.eye(4)}, "extrinsics_w2c"),

@@ -25,6 +25,8 @@ POSE_TYPES = (
 _TRANSFORM_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")
 NO_DEPTH = "none"
+#: What reading a message raises whose definition, kept in the bag, is damaged.
+FIELD_ERRORS = (AttributeError, TypeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ class BagTopics:
     depth_camera_info: str | None
     pose: str | None
     transforms: tuple[str, ...]
+
+
+#: Parent, child ("" = the camera), stamp in ns, position in m, quaternion x y z w.
+_Pose = tuple[str, str, int, tuple[float, float, float], tuple[float, float, float, float]]
 
 
 @dataclass
@@ -180,37 +186,47 @@ def index_bag(bag: BagReader, topics: BagTopics, *, max_gap_s: float) -> BagInde
     an Odometry, else the camera.
     """
     index = BagIndex(topics, Series(), Series(), Calibrations(), Calibrations(), TransformTree(max_gap_s))
-    poses: list[tuple[str, str, int, Any]] = []
+    poses: list[_Pose] = []
     wanted = {topics.image, *topics.transforms}
     wanted |= {t for t in (topics.camera_info, topics.depth, topics.depth_camera_info, topics.pose) if t}
     for stored in bag.messages(wanted):
-        message, topic = stored.message, stored.topic
-        if topic == topics.image:
-            index.images.add(message, stored.log_time_ns)
-        elif topic == topics.depth:
-            index.depths.add(message, stored.log_time_ns)
-        elif topic == topics.pose:
-            pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
-            child = str(getattr(message, "child_frame_id", ""))
-            poses.append((str(message.header.frame_id), child, stamp_ns_of(message), pose))
-        elif topic in topics.transforms:
-            _add_transforms(index.transforms, message, is_static=topic.endswith("tf_static"))
-        if topic == topics.camera_info:
-            index.infos.add(message)
-        if topic == topics.depth_camera_info:
-            index.depth_infos.add(message)
-    for child in {child or index.images.frame_id for _, child, _, _ in poses}:
+        try:
+            _add(index, poses, stored.topic, stored.message, stored.log_time_ns)
+        except FIELD_ERRORS as error:
+            bag.verdict.add(f"a message of {stored.topic} is not what its type says ({error})")
+    for child in {child or index.images.frame_id for _, child, *_ in poses}:
         index.transforms.forget(child)
-    for parent, child, stamp_ns, pose in poses:
+    for parent, child, stamp_ns, position_m, quaternion_xyzw in poses:
         index.transforms.add(
-            parent,
-            child or index.images.frame_id,
-            stamp_ns,
-            (pose.position.x, pose.position.y, pose.position.z),
-            (pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w),
-            is_static=False,
+            parent, child or index.images.frame_id, stamp_ns, position_m, quaternion_xyzw, is_static=False
         )
     return index
+
+
+def _add(
+    index: BagIndex,
+    poses: list[_Pose],
+    topic: str,
+    message: Any,
+    log_time_ns: int,
+) -> None:
+    topics = index.topics
+    if topic == topics.image:
+        index.images.add(message, log_time_ns)
+    elif topic == topics.depth:
+        index.depths.add(message, log_time_ns)
+    elif topic == topics.pose:
+        pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
+        child = str(getattr(message, "child_frame_id", ""))
+        p, q = pose.position, pose.orientation
+        numbers = ((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
+        poses.append((str(message.header.frame_id), child, stamp_ns_of(message), *numbers))
+    elif topic in topics.transforms:
+        _add_transforms(index.transforms, message, is_static=topic.endswith("tf_static"))
+    if topic == topics.camera_info:
+        index.infos.add(message)
+    if topic == topics.depth_camera_info:
+        index.depth_infos.add(message)
 
 
 def _add_transforms(tree: TransformTree, message: Any, *, is_static: bool) -> None:
@@ -234,5 +250,5 @@ def _is_depth(bag: BagReader, topic: Topic) -> bool:
     encoding = getattr(first.message, "encoding", None)
     if encoding is not None:
         return encoding in _DEPTH_ENCODINGS
-    text = str(first.message.format)
+    text = str(getattr(first.message, "format", ""))
     return "compressedDepth" in text or text.split(";", 1)[0].strip() in _DEPTH_ENCODINGS

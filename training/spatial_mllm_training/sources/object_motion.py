@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.sources.base import PointTracks, Scene, SceneFrame, SceneProblem, SceneRef
-from spatial_mllm_training.sources.image_files import pictures_in, read_matrix, read_rgb, read_uint16
+from spatial_mllm_training.sources.image_files import pictures_in, read_rgb, read_uint16
+from spatial_mllm_training.sources.reading import camera_of, read_k, read_pose, safe_name, scene_folders
 from spatial_mllm_training.sources.sphere_fit import fit_sphere
 
 SOURCE = "object_motion"
@@ -56,17 +56,16 @@ def find_scenes(
     Raises:
         SceneProblem: there is none.
     """
-    folders = [path] if _layout(path) else sorted(f for f in path.glob("*") if _layout(f))
-    if not folders:
-        raise SceneProblem(
-            path.name, str(path), "holds neither tracks.npz with images/ nor depth_ir/ with RGB/ or IR/"
-        )
+    expected = "tracks.npz with images/, or depth_ir/ with RGB/ and IR/"
+    folders = scene_folders(path, lambda folder: _layout(folder) != "", expected=expected)
     refs = []
     for folder in folders:
         if _layout(folder) == "tracks":
-            refs.append(SceneRef(folder.name, SOURCE, open_tracks, (folder,)))
+            refs.append(SceneRef(safe_name(folder.name), SOURCE, open_tracks, (folder,)))
         else:
-            refs.append(SceneRef(folder.name, SOURCE, open_balls, (folder, images, tuple(ball_radii_m))))
+            refs.append(
+                SceneRef(safe_name(folder.name), SOURCE, open_balls, (folder, images, tuple(ball_radii_m)))
+            )
     return refs
 
 
@@ -94,7 +93,7 @@ class _StillCamera(Scene):
     world_up = None
 
     def __init__(self, folder: Path, files: list[Path], k_file: Path) -> None:
-        self.name, self.folder, self.skipped = folder.name, folder, []
+        self.name, self.folder, self.skipped = safe_name(folder.name), folder, []
         self._files = files
         if not files:
             raise SceneProblem(self.name, str(folder), "holds no images")
@@ -111,18 +110,7 @@ class _StillCamera(Scene):
         return rgb
 
     def _camera_model(self, k_file: Path, width: int, height: int) -> CameraModel:
-        k = read_matrix(self.name, k_file, (3, 3))
-        try:
-            camera = CameraModel.from_k(k, width, height)
-        except SpatialError as error:
-            raise SceneProblem(self.name, str(k_file), error.sentence) from error
-        if not camera.principal_point_inside:
-            raise SceneProblem(
-                self.name,
-                str(k_file),
-                f"has its principal point outside the {width}x{height} px image: K of another size",
-            )
-        return camera
+        return camera_of(self.name, k_file, read_k(self.name, k_file), (width, height))
 
     def _check_size(self, pixels: NDArray[np.generic], file: Path, camera: CameraModel) -> None:
         if pixels.shape[:2] != (camera.height, camera.width):
@@ -184,7 +172,9 @@ class BallFolder(_StillCamera):
 
     def __init__(self, folder: Path, images: str, ball_radii_m: tuple[float, ...]) -> None:
         if images not in ("rgb", "ir"):
-            raise SceneProblem(folder.name, str(folder), f"can show images 'rgb' or 'ir', not '{images}'")
+            raise SceneProblem(
+                safe_name(folder.name), str(folder), f"can show images 'rgb' or 'ir', not '{images}'"
+            )
         shown = folder / images.upper()
         depth_files = {f.stem: f for f in pictures_in(folder / "depth_ir")}
         files = [f for f in pictures_in(shown) if f.stem in depth_files]
@@ -202,7 +192,7 @@ class BallFolder(_StillCamera):
         else:
             height, width = read_uint16(self.name, self._depth_files[0]).shape
             self._ir_camera = self._camera_model(folder / "K_ir.txt", width, height)
-            self._shown_from_ir = read_matrix(self.name, folder / "T_rgb_ir_mm.txt", (4, 4))
+            self._shown_from_ir = read_pose(self.name, folder / "T_rgb_ir_mm.txt")
             self._shown_from_ir[:3, 3] /= 1000
             coarse = self._camera.resized(
                 self._camera.width // _RGB_DEPTH_SCALE, self._camera.height // _RGB_DEPTH_SCALE

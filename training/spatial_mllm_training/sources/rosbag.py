@@ -7,6 +7,7 @@ distortion of CameraInfo: the pictures are the recorded ones, never rectified he
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.images import decode_any, decode_depth
 from spatial_mllm_training.sources.bag_index import (
+    FIELD_ERRORS,
     NO_DEPTH,
     BagIndex,
     BagOptions,
@@ -31,6 +33,7 @@ from spatial_mllm_training.sources.bag_index import (
     pose_topics,
 )
 from spatial_mllm_training.sources.base import Scene, SceneFrame, SceneProblem, SceneRef
+from spatial_mllm_training.sources.reading import safe_name
 from spatial_mllm_training.sources.tf_tree import MissingTransformError
 
 SOURCE = "rosbag"
@@ -75,6 +78,7 @@ def find_scenes(
         moving,
         max_gap_s,
     )
+    path = Path(os.path.abspath(path))
     bags = [path] if _is_bag(path) else []
     if path.is_dir() and not bags:
         bags = sorted(child for child in path.iterdir() if _is_bag(child))
@@ -84,9 +88,7 @@ def find_scenes(
             str(path),
             "is no bag, and none lies in it (a folder with metadata.yaml, or a file .mcap, .db3 or .bag)",
         )
-    return [
-        SceneRef(bag.stem if bag.is_file() else bag.name, SOURCE, open_scene, (bag, options)) for bag in bags
-    ]
+    return [SceneRef(_name(bag), SOURCE, open_scene, (bag, options)) for bag in bags]
 
 
 def open_scene(path: Path, options: BagOptions) -> RosbagScene:
@@ -102,13 +104,17 @@ def _is_bag(path: Path) -> bool:
     return (path.is_file() and path.suffix in _SUFFIXES) or (path / "metadata.yaml").is_file()
 
 
+def _name(bag: Path) -> str:
+    return safe_name(bag.stem if bag.is_file() else bag.name)
+
+
 class RosbagScene(Scene):
     """The frames of one camera of a bag; the bag stays open until `close`."""
 
     source = SOURCE
 
     def __init__(self, path: Path, options: BagOptions) -> None:
-        self.name = path.stem if path.is_file() else path.name
+        self.name = _name(path)
         self.path, self.skipped, self.moving = path, [], options.moving
         self._options = options
         if options.every < 1:
@@ -326,6 +332,10 @@ class RosbagScene(Scene):
                     return decode(stored.message)
         except SpatialError as error:
             raise self._problem(f"{error.sentence} ({topic} at {stamp_ns} ns)") from error
+        except FIELD_ERRORS as error:
+            raise self._problem(
+                f"has a message of {topic} that is not what its type says ({error})"
+            ) from error
         raise self._problem(f"no longer holds the message of {topic} at {stamp_ns} ns")
 
     def _problem(self, sentence: str) -> SceneProblem:

@@ -13,6 +13,7 @@ The axes of the world are not documented, so that up is unknown unless it is giv
 
 from __future__ import annotations
 
+import os
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data.mapped_npz import map_npz
 from spatial_mllm_training.sources.base import PointTracks, Scene, SceneFrame, SceneProblem, SceneRef
 from spatial_mllm_training.sources.image_files import decode_rgb, pictures_in, read_rgb
+from spatial_mllm_training.sources.reading import (
+    camera_of,
+    checked_pose,
+    k_of,
+    safe_name,
+    summarise,
+    unit_up,
+)
 
 SOURCE = "tapvid3d"
 _PSTUDIO = ("basketball", "boxes", "football", "juggle", "softball", "tennis")
 _IMAGES = "images_jpeg_bytes"
 _SMALL = ("tracks_XYZ", "visibility", "fx_fy_cx_cy", "extrinsics_w2c")
-_RIGID = 1e-3  # how far R^T R may be from the identity
 
 
 def find_scenes(
@@ -50,15 +57,18 @@ def find_scenes(
     Raises:
         SceneProblem: there is none.
     """
+    path = Path(os.path.abspath(path))
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*.npz") if f.parent.name != "tmp")
     if not files:
         raise SceneProblem(path.name, str(path), "holds no .npz file of TAPVid-3D")
     return [
-        SceneRef(
-            f.stem, SOURCE, open_scene, (f, world_up, still_camera), place=f.stem.rpartition("_")[0] or f.stem
-        )
+        SceneRef(safe_name(f.stem), SOURCE, open_scene, (f, world_up, still_camera), place=_place(f))
         for f in files
     ]
+
+
+def _place(file: Path) -> str:
+    return safe_name(file.stem.rpartition("_")[0] or file.stem)
 
 
 def open_scene(path: Path, world_up: tuple[float, float, float] | None, still_camera: bool) -> TapVid3dScene:
@@ -73,8 +83,8 @@ class TapVid3dScene(Scene):
     moving = True
 
     def __init__(self, path: Path, world_up: tuple[float, float, float] | None, still_camera: bool) -> None:
-        self.name, self.path, self.skipped = path.stem, path, []
-        self.world_up = None if world_up is None else self._unit(np.asarray(world_up, np.float64))
+        self.name, self.path, self.skipped = safe_name(path.stem), path, []
+        self.world_up = unit_up(self.name, path, world_up)
         small = self._load()
         tracks, visible = small["tracks_XYZ"], small["visibility"]
         if tracks.ndim != 3 or tracks.shape[2] != 3 or visible.shape != tracks.shape[:2]:
@@ -87,14 +97,15 @@ class TapVid3dScene(Scene):
         self._visible = visible.astype(bool)
         self._camera = self._camera_model(small["fx_fy_cx_cy"])
         poses = self._camera_from_world(small.get("extrinsics_w2c"), still_camera)
-        self.frames = []
+        self.frames, without_pose = [], []
         for step, camera_from_world in enumerate(poses):
-            if not _is_rigid(camera_from_world):
-                self.skipped.append(str(self._problem(f"frame {step} has no valid pose and is left out")))
+            try:
+                pose = np.linalg.inv(checked_pose(self.name, self.path, camera_from_world))
+            except SceneProblem as problem:
+                without_pose.append(SceneProblem(self.name, str(path), f"extrinsics_w2c {problem.sentence}"))
                 continue
-            self.frames.append(
-                SceneFrame(f"{step:04d}", self._camera, np.linalg.inv(camera_from_world), state=step)
-            )
+            self.frames.append(SceneFrame(f"{step:04d}", self._camera, pose, state=step))
+        self.skipped += summarise(without_pose)
         if not self.frames:
             raise self._problem("has no frame with a valid pose")
 
@@ -171,15 +182,7 @@ class TapVid3dScene(Scene):
         if numbers.shape != (4,):
             raise self._problem(f"has fx_fy_cx_cy of shape {numbers.shape}, expected (4,)")
         fx, fy, cx, cy = (float(x) for x in numbers)
-        try:
-            camera = CameraModel.from_k([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]], width, height)
-        except SpatialError as error:
-            raise self._problem(error.sentence) from error
-        if not camera.principal_point_inside:
-            raise self._problem(
-                f"has its principal point outside the {width}x{height} px image: K of another size"
-            )
-        return camera
+        return camera_of(self.name, self.path, k_of(fx, fy, cx - 0.5, cy - 0.5), (width, height))
 
     def _camera_from_world(
         self, extrinsics: NDArray[np.generic] | None, still_camera: bool
@@ -191,28 +194,12 @@ class TapVid3dScene(Scene):
                     f"has extrinsics_w2c of shape {extrinsics.shape}, expected ({steps}, 4, 4)"
                 )
             return extrinsics.astype(np.float64)
-        if not still_camera and self.name.rpartition("_")[0] not in _PSTUDIO:
+        if not still_camera and self.path.stem.rpartition("_")[0] not in _PSTUDIO:
             raise self._problem(
                 "has no extrinsics_w2c, so that the camera's motion cannot be told from the points'; take them "
                 "over from the annotation file, or say still_camera where the camera stood still"
             )
         return np.tile(np.eye(4), (steps, 1, 1))
 
-    def _unit(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        length = float(np.linalg.norm(vector))
-        if vector.shape != (3,) or not np.isfinite(length) or length == 0:
-            raise self._problem(
-                f"was given {vector.tolist()} for up, expected three numbers that are not all 0"
-            )
-        return vector / length
-
     def _problem(self, sentence: str) -> SceneProblem:
         return SceneProblem(self.name, str(self.path), sentence)
-
-
-def _is_rigid(matrix: NDArray[np.float64]) -> bool:
-    if not np.isfinite(matrix).all():
-        return False
-    rotation = matrix[:3, :3]
-    turned = np.abs(rotation.T @ rotation - np.eye(3)).max() < _RIGID and np.linalg.det(rotation) > 0
-    return bool(turned and np.allclose(matrix[3], (0, 0, 0, 1)))

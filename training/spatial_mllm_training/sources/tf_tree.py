@@ -126,7 +126,8 @@ class _Edge:
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Stamps (n,) rising, and translation with quaternion (n, 7), NaN where they are no rigid motion."""
         stamps, values = np.array(self._stamps), np.array(self._values).reshape(-1, 7)
-        values[~(np.abs(np.linalg.norm(values[:, 3:], axis=1) - 1) <= _NORM)] = np.nan
+        with np.errstate(over="ignore"):
+            values[~(np.abs(np.linalg.norm(values[:, 3:], axis=1) - 1) <= _NORM)] = np.nan
         order = np.argsort(stamps, kind="stable")
         stamps, values = stamps[order], values[order]
         last = np.append(stamps[1:] != stamps[:-1], True)  # of equal stamps the latest sample

@@ -72,9 +72,11 @@ def test_the_summary_says_whether_sight_shows(every_row):
     blind = fit_blind(every_row(20, split="train", seed=4))
     sees = score(rows, Predictions("m", {r.id: r.answer for r in rows}), blind, data="d")
     assert "100.0% of the answers are right (mean of the 12 groups)" in summary(sees)
-    assert re.search(r"without any image, that is \+\d+\.\d ± \d\.\d points", summary(sees))
+    assert re.search(r"That is \d+\.\d ± \d\.\d points above answers from the words alone", summary(sees))
     same = score(rows, Predictions("m", {r.id: blind.answer(Asked.of(r)) for r in rows}), blind, data="d")
     assert same.above_blind.percent == 0
     assert "as much, within two standard errors" in summary(same)
+    silent = score(rows, Predictions("m", dict.fromkeys([r.id for r in rows], "?")), blind, data="d")
+    assert "points below answers" in summary(silent)
     alone = score(rows, Predictions("m", {}), None, data="d")
     assert "no blind baseline" in summary(alone)

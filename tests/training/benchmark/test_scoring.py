@@ -93,9 +93,9 @@ def test_hand_computed_table(mixed):
     assert (result.group_count, result.task_count) == (3, 4)
     notes = " ".join(result.notes)
     assert "22 of the 26 subtasks have no row" in notes
-    assert "1 rows have no answer" in notes
-    assert "in 1 texts (2 with the published extraction)" in notes
-    assert "2 rows have a truth of 0" in notes
+    assert "Rows without an answer, counted as wrong: 1." in notes
+    assert "counted as wrong: 1 (2 with the published extraction)" in notes
+    assert "(20 % of nothing): 2." in notes
 
 
 def test_group_mean_is_not_the_task_mean(every_row):
@@ -146,4 +146,4 @@ def test_json_holds_everything_and_no_nan(every_row):
 def test_training_rows_are_told(every_row):
     rows = every_row(2, split="train")
     notes = score(rows, Predictions("m", {}), None, data="d").notes
-    assert any("52 rows do not belong to the benchmark split" in note for note in notes)
+    assert any("Rows outside the benchmark split, which a model may have seen: 52." in note for note in notes)

@@ -47,10 +47,11 @@ def summary(score: Score) -> str:
     if above is None:
         return f"{said} There is no blind baseline to compare with."
     error = above.standard_error if math.isnan(above.scene_error) else above.scene_error
-    amount = f"{above.percent:+.1f} ± {error:.1f} points".replace("-", "−")
+    amount = f"{abs(above.percent):.1f} ± {error:.1f} points"
     if abs(above.percent) <= 2 * error:
-        return f"{said} What the words alone give is as much, within two standard errors ({amount})."
-    return f"{said} Against answers from the words alone, without any image, that is {amount}."
+        return f"{said} Answers from the words alone give as much, within two standard errors ({amount})."
+    side = "above" if above.percent > 0 else "below"
+    return f"{said} That is {amount} {side} answers from the words alone, which see no image."
 
 
 def _groups(score: Score) -> str:
@@ -98,9 +99,15 @@ def _notes(score: Score) -> str:
 def _bars(score: Score) -> str:
     lines = []
     for group, members in GROUPS.items():
-        lines.append(_bar(group_title(group), score.groups[group]))
+        is_served = any(score.subtask(name).is_served for name in members)
+        lines.append(_bar(group_title(group), score.groups[group], is_served=is_served))
         if len(members) > 1:
-            lines += [_bar(name, score.subtask(name).columns, is_member=True) for name in members]
+            lines += [
+                _bar(
+                    name, score.subtask(name).columns, is_member=True, is_served=score.subtask(name).is_served
+                )
+                for name in members
+            ]
     ticks = "".join(f'<span style="left:{t}%">{t}</span>' for t in _TICKS)
     marks = [
         '<li><i class="fill"></i>accuracy, %</li>',
@@ -114,7 +121,7 @@ def _bars(score: Score) -> str:
     )
 
 
-def _bar(name: str, columns: Columns | None, *, is_member: bool = False) -> str:
+def _bar(name: str, columns: Columns | None, *, is_member: bool = False, is_served: bool = True) -> str:
     kind = "line1 member" if is_member else "line1"
     if columns is None:
         return (
@@ -134,6 +141,9 @@ def _bar(name: str, columns: Columns | None, *, is_member: bool = False) -> str:
         x = blind.percent * _SCALE
         mark = f'<line class="blind" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="20"/>'
         against = f", blind {blind.percent:.1f}"
+    value = f"{robust.percent:.1f} <small>± {robust.standard_error:.1f}</small>"
+    if not is_served:
+        value = "<i>not served</i>"
     words = f"{name}: {robust.percent:.1f} ± {robust.standard_error:.1f}{against}"
     return (
         f'<div class="{kind}"><span class="name">{escape(name)}</span>'
@@ -141,7 +151,7 @@ def _bar(name: str, columns: Columns | None, *, is_member: bool = False) -> str:
         f'<rect class="track" width="{100 * _SCALE:g}" height="20"/>{grid}'
         f'<rect class="bar1" y="3" width="{robust.percent * _SCALE:.1f}" height="14"/>'
         f'<line class="whisk" x1="{low:.1f}" x2="{high:.1f}" y1="10" y2="10"/>{mark}</svg>'
-        f'<span class="value">{robust.percent:.1f} <small>± {robust.standard_error:.1f}</small></span></div>'
+        f'<span class="value">{value}</span></div>'
     )
 
 

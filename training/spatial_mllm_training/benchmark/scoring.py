@@ -202,20 +202,20 @@ def _notes(rows: Sequence[Row], subtasks: Sequence[SubtaskScore], has_blind: boo
         )
     missing = sum(s.missing for s in subtasks)
     if missing:
-        notes.append(f"{missing} rows have no answer and count as wrong.")
+        notes.append(f"Rows without an answer, counted as wrong: {missing}.")
     unparsable = sum(s.unparsable for s in subtasks)
     strictly = sum(s.unparsable_strict for s in subtasks)
     if unparsable or strictly:
         notes.append(
-            f"No answer could be read in {unparsable} texts ({strictly} with the published extraction); they "
-            "count as wrong."
+            f"Texts in which no answer could be read, counted as wrong: {unparsable} "
+            f"({strictly} with the published extraction)."
         )
     zero = sum(s.zero_truth for s in subtasks)
     if zero:
-        notes.append(f"{zero} rows have a truth of 0, where only exactly 0 is right (20 % of nothing).")
+        notes.append(f"Rows whose truth is 0, where only exactly 0 is right (20 % of nothing): {zero}.")
     training = sum(row.spatial.split != "benchmark" for row in rows)
     if training:
-        notes.append(f"{training} rows do not belong to the benchmark split; a model may have seen them.")
+        notes.append(f"Rows outside the benchmark split, which a model may have seen: {training}.")
     if not has_blind:
         notes.append("There is no blind baseline to read the figures against; `benchmark blind` makes one.")
     return notes

@@ -48,6 +48,12 @@ def scene_folders(
     raise SceneProblem(path.name, str(path), f"there is no scene here, expected {expected}")
 
 
+def check_stride(path: Path, stride: int) -> None:
+    """Raises SceneProblem unless `stride` is 1 or more."""
+    if stride < 1:
+        raise SceneProblem(path.name, str(path), f"stride should be 1 or more, found {stride}")
+
+
 def read_text(scene: str, file: Path) -> str:
     """The text of a file. Raises SceneProblem."""
     try:

@@ -183,6 +183,22 @@ def test_nothing_round_gives_no_sphere():
     assert fit_sphere(np.zeros((10, 3)), 0.01) is None
 
 
+def test_a_frame_without_any_depth_has_no_tracks(dvrk_copy):
+    cv2.imwrite(str(dvrk_copy / "depth_ir" / "frame2.png"), np.zeros((400, 640), np.uint16))
+    for images, row in (("rgb", 1), ("ir", 2)):
+        scene = open_one(dvrk_copy, images=images)
+        assert not scene.depth_m(row).any()
+        assert not scene.tracks.visible[row].any() and scene.tracks.visible[row + 1].all()
+
+
+def test_a_single_frame_is_a_scene(dvrk_copy):
+    for file in (dvrk_copy / "RGB").iterdir():
+        if file.stem != "frame24":
+            file.unlink()
+    scene = open_one(dvrk_copy)
+    assert len(scene.frames) == 1 and scene.tracks.points_in_world_m.shape == (1, 2, 3)
+
+
 def test_a_frame_without_one_of_the_balls_has_no_tracks(dvrk_copy):
     file = dvrk_copy / "depth_ir" / "frame2.png"
     depth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)

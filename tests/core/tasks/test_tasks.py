@@ -301,11 +301,17 @@ def test_coordinates_are_correct_within_five_percent_of_the_width_in_pixels(pred
 
 
 def test_a_flat_image_forgives_more_of_its_height():
-    task, truth = depth.DEPTH_COMPARISON, TaskValue((500.0, 340.0))
+    task, truth = correspondence.CORRESPONDENCE, TaskValue((500.0, 340.0))
     assert task.is_correct(TaskValue((550.0, 340.0)), truth, size=(1920, 1080))
     assert not task.is_correct(TaskValue((551.0, 340.0)), truth, size=(1920, 1080))
     assert task.is_correct(TaskValue((500.0, 428.0)), truth, size=(1920, 1080))
     assert not task.is_correct(TaskValue((500.0, 428.0)), truth)
+
+
+def test_a_choice_between_named_points_is_exact():
+    task, truth = depth.DEPTH_COMPARISON, TaskValue((500.2, 339.6))
+    assert task.is_correct(task.parse("`[ 500 , 340 ]`"), truth)
+    assert not task.is_correct(task.parse("`[ 510 , 340 ]`"), truth), "that may be the other point"
 
 
 def test_a_truth_of_zero_is_met_by_zero_alone():

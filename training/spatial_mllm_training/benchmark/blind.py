@@ -21,7 +21,7 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_core.tasks import Task, TaskValue
 from spatial_mllm_training.benchmark.data import BenchmarkProblem
-from spatial_mllm_training.benchmark.judging import answer_size, is_right, truth_of
+from spatial_mllm_training.benchmark.judging import answer_size, truth_of
 from spatial_mllm_training.multispa.rows import Row
 
 FILE_NAME = "blind.json"
@@ -274,4 +274,4 @@ def _constant(task: Task, name: str, examples: Sequence[Example]) -> TaskValue:
 
 
 def _hits(task: Task, rule: Rule, examples: Sequence[Example]) -> int:
-    return sum(is_right(task, rule.answer(e.asked), e.truth, e.size) for e in examples)
+    return sum(task.is_correct(rule.answer(e.asked), e.truth, size=e.size) for e in examples)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_core.tasks import Task, TaskValue
+from spatial_mllm_core.tasks import TaskValue
 from spatial_mllm_training.multispa.rows import Row
 
 
@@ -42,21 +42,7 @@ def judge(row: Row, text: str, *, strict: bool = False) -> Verdict:
         predicted = task.parse_strictly(text) if strict else task.parse(text)
     except SpatialError:
         return WRONG
-    return Verdict(is_right(task, predicted, truth_of(row), answer_size(row)), is_read=True)
-
-
-def is_right(task: Task, predicted: TaskValue, truth: TaskValue, size: tuple[int, int]) -> bool:
-    """The published rule of the task, with comparisons exact, as all qualitative answers are.
-
-    The two points of a comparison may lie closer together than 5 % of the image width, so that the
-    tolerance of coordinates would take one for the other.
-
-    Args:
-        size: width and height, px, of the image that a coordinate answer lies in.
-    """
-    if task.kind == "coordinate" and task.point_count > 1:
-        return predicted.values == truth.values
-    return task.is_correct(predicted, truth, size=size)
+    return Verdict(task.is_correct(predicted, truth_of(row), size=answer_size(row)), is_read=True)
 
 
 def has_zero_truth(row: Row) -> bool:

@@ -44,7 +44,7 @@ def draw(
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     radius = radius_px(width)
-    scale = max(0.45, width / _PUBLISHED_WIDTH_PX)
+    scale = max(0.5, width / _PUBLISHED_WIDTH_PX)
     thickness = max(1, round(2 * width / _PUBLISHED_WIDTH_PX))
     drawn: list[DrawnDot] = []
     for dot in dots:
@@ -86,6 +86,5 @@ def _write(
     gap = mark.radius_px + max(2, thickness)
     x = dot.u_px + gap if dot.u_px + gap + wide < width else dot.u_px - gap - wide
     y = min(max(dot.v_px + high / 2, high + 1), height - 2)
-    dark = sum(mark.rgb) > 380
-    for rgb, extra in (((0, 0, 0) if dark else (255, 255, 255), 2), (mark.rgb, 0)):
+    for rgb, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):  # white on black reads on any ground
         cv2.putText(canvas, dot.label, (round(x), round(y)), font, scale, rgb, thickness + extra, cv2.LINE_AA)

@@ -154,11 +154,16 @@ def choose(drafted: Mapping[str, Mapping[str, Mapping[str, int]]], wanted: Mappi
         by_group: dict[str, dict[str, int]] = defaultdict(dict)
         for scene, counts in drafted.items():
             for group, n in counts.get(subtask, {}).items():
-                by_group[group][scene] = n
-        quotas = allocate({g: sum(scenes.values()) for g, scenes in sorted(by_group.items())}, count)
-        for group, quota in quotas.items():
-            for scene, n in allocate(by_group[group], quota).items():
                 if n:
+                    by_group[group][scene] = n
+        quotas = allocate({g: sum(scenes.values()) for g, scenes in sorted(by_group.items())}, count)
+        taken: Counter[str] = Counter()
+        for group in sorted(quotas, key=lambda g: len(by_group[g])):
+            # what does not divide evenly goes to the scenes that have given least
+            scenes = sorted(by_group[group], key=lambda scene: taken[scene])
+            for scene, n in allocate({s: by_group[group][s] for s in scenes}, quotas[group]).items():
+                if n:
+                    taken[scene] += n
                     chosen.setdefault(scene, {}).setdefault(subtask, {})[group] = n
     return chosen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from spatial_mllm_core.tasks import camera_motion as task
 from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft
 from spatial_mllm_training.multispa.pair_sampling import Pair
+from spatial_mllm_training.multispa.picking import no_pairs
 from spatial_mllm_training.multispa.prepare import PreparedScene
 from spatial_mllm_training.sources import Scene
 
@@ -22,12 +24,14 @@ _TURNS = {
     task.PITCH_MOVEMENT.name: 1,
     task.PITCH_ANGLE.name: 1,
 }
+_ROUNDING_M, _ROUNDING_DEG = 1e-6, 1e-4
+"""What is not above these is no movement but rounding of poses, even where no margin is set."""
 
 
 def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
-    if not scene.has_depth:
-        return dict.fromkeys(SUBTASKS, "the scene has no depth, so the overlap of images is unknown")
+    if reason := no_pairs(scene):
+        return dict.fromkeys(SUBTASKS, reason)
     if scene.world_up is None:
         return dict.fromkeys(_TURNS, "the direction of gravity is unknown; give the source's world_up")
     return {}
@@ -38,42 +42,44 @@ def drafts(
 ) -> list[Draft]:
     """At most one question of each pair; pairs that move less than the margins give none.
 
-    Words of direction come about equally often: where both orders of a pair give different words,
-    the one that is behind is asked for.
+    Pairs are swapped by chance, as published. But where the two orders of a pair give different
+    words, the word that came less often so far is asked for, so that both come equally often.
     """
-    counts: dict[str, int] = {}
+    swap = prepared.config.pairs.swap_probability
+    counts: Counter[str] = Counter()
     found = []
     for pair in pairs:
         orders = [(pair.first, pair.second), (pair.second, pair.first)]
-        if rng.random() < prepared.config.pairs.swap_probability:
+        if rng.random() < swap:
             orders.reverse()
-        truths = [_truth(prepared, subtask, order) for order in orders]
-        usable = [(o, t) for o, t in zip(orders, truths, strict=True) if t is not None]
-        if not usable:
+        if swap in (0, 1):
+            del orders[1]
+        truths = [(order, truth) for order in orders if (truth := _truth(prepared, subtask, order))]
+        if not truths:
             continue
-        order, truth = min(usable, key=lambda of_order: counts.get(of_order[1].label, 0))
-        counts[truth.label] = counts.get(truth.label, 0) + 1
-        found.append(Draft(subtask, order, (), truth, group=f"overlap {int(pair.overlap_percent)} %"))
+        frames, truth = min(truths, key=lambda one: counts[one[1].label])
+        counts[truth.label] += 1
+        found.append(Draft(subtask, frames, (), truth, group=f"overlap {int(pair.overlap_percent)} %"))
     return found
 
 
 def _truth(prepared: PreparedScene, subtask: str, frames: tuple[int, int]) -> TaskValue | None:
-    """The truth of a pair in this order, None where it moves too little."""
-    limits = prepared.config.pairs
+    """The truth of a pair in this order, None where it moves too little or has no heading."""
+    limits, up = prepared.config.pairs, prepared.scene.world_up
     one, two = (prepared.scene.frames[f].world_from_camera for f in frames)
     if subtask in _TURNS:
-        up = prepared.scene.world_up
-        assert up is not None
-        turn = task.camera_turn_deg(one, two, up)
-        angle = turn[_TURNS[subtask]]
-        if not abs(angle) >= limits.min_turn_deg:  # NaN, too
+        if up is None:
             return None
-        return task.turn_truths(turn).get(subtask)
-    shift = task.camera_displacement_m(one, two)
-    if subtask in _AXES:
-        if abs(shift[_AXES.index(subtask)]) < limits.min_shift_m:
+        turn_deg = task.camera_turn_deg(one, two, up)
+        if not abs(turn_deg[_TURNS[subtask]]) >= max(limits.min_turn_deg, _ROUNDING_DEG):  # NaN, too
             return None
-        return task.direction_truths(shift)[subtask]
-    if float(np.linalg.norm(shift)) < limits.min_shift_m:
+        return task.turn_truths(turn_deg)[subtask]
+    shift_m = task.camera_displacement_m(one, two)
+    asked_m = abs(shift_m[_AXES.index(subtask)]) if subtask in _AXES else np.linalg.norm(shift_m)
+    if asked_m < max(limits.min_shift_m, _ROUNDING_M):
         return None
-    return task.distance_truth(shift) if subtask == task.CAMERA_DISTANCE.name else task.vector_truth(shift)
+    if subtask in _AXES:
+        return task.direction_truths(shift_m)[subtask]
+    return (
+        task.distance_truth(shift_m) if subtask == task.CAMERA_DISTANCE.name else task.vector_truth(shift_m)
+    )

@@ -1,13 +1,14 @@
 """Questions about the same surface point in two images; knows neither words nor pictures.
 
-A point counts only where both depth images agree on it: the pixel of the first image, lifted by
-its depth and projected into the second, must find its depth there, and come back to the pixel
-within `cycle_px` by the second image's depth.
+A point counts only where both depth images agree on it: a pixel of the first image, lifted by its
+depth and projected into the second, must find its depth there within the two-sided tolerance of
+visibility, and come back to the pixel within `cycle_px` by the second image's depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,144 +18,129 @@ from spatial_mllm_core.tasks.correspondence import (
     CORRESPONDENCE,
     CORRESPONDENCE_CHOICE,
     LETTERS,
+    corresponding_pixels,
     letter_truth,
 )
 from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft, DraftPoint
 from spatial_mllm_training.multispa.pair_sampling import Pair
-from spatial_mllm_training.multispa.picking import surface_point
+from spatial_mllm_training.multispa.picking import coordinate, draft_points, in_turn, is_askable, no_pairs
 from spatial_mllm_training.multispa.prepare import PreparedScene
-from spatial_mllm_training.sources import Scene, SceneProblem
+from spatial_mllm_training.sources import Scene
 
 SUBTASKS = (CORRESPONDENCE_CHOICE.name, CORRESPONDENCE.name)
-_TRIED = 48
+_POINTS_TRIED = 48
 _DISTRACTORS_TRIED = 300
+_DISTRACTORS = len(LETTERS) - 1
 
 
 def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
     """Subtasks that this scene cannot give, each with the reason."""
-    return {} if scene.has_depth else dict.fromkeys(SUBTASKS, "the scene has no depth")
+    if reason := no_pairs(scene):
+        return dict.fromkeys(SUBTASKS, reason)
+    points = config.points
+    reach_px = points.hard_radius * max(frame.camera.width for frame in scene.frames)
+    if points.hard_share >= 1 and reach_px < points.min_separation_px:
+        return {
+            CORRESPONDENCE_CHOICE.name: f"hard distractors would lie within {reach_px:.0f} px of the answer, "
+            f"nearer than min_separation_px = {points.min_separation_px:g}"
+        }
+    return {}
 
 
 def drafts(
     prepared: PreparedScene, subtask: str, pairs: Sequence[Pair], rng: np.random.Generator
 ) -> list[Draft]:
-    """At most one question of each pair; a pair without a point that passes gives none."""
-    found = []
-    for pair in pairs:
+    """At most one question of each pair, in the order of the pairs; the right letters come equally often.
+
+    A pair without a point that passes gives none, nor does one without room for the distractors.
+
+    Raises:
+        SceneProblem: a depth image no longer opens.
+    """
+    letters = in_turn(range(len(LETTERS)), len(pairs), rng)
+    made: dict[int, Draft] = {}
+    # by frames, so that a depth image is read once for all its pairs
+    for number in sorted(range(len(pairs)), key=lambda i: (pairs[i].first, pairs[i].second)):
+        pair = pairs[number]
         frames = (pair.first, pair.second)
         if rng.random() < prepared.config.pairs.swap_probability:
             frames = frames[::-1]
-        try:
-            points = matched_point(prepared, *frames, rng)
-        except SceneProblem:
-            continue
+        points = _matched_point(prepared, frames, rng)
         if points is None:
             continue
         group = f"overlap {int(pair.overlap_percent)} %"
         if subtask == CORRESPONDENCE.name:
-            answer, size = points[1], prepared.scene.frames[frames[1]].camera
-            truth = TaskValue((1000 * answer.u_px / size.width, 1000 * answer.v_px / size.height))
-            found.append(Draft(subtask, frames, points, truth, group=group))
-        else:
-            draft = _choice(prepared, frames, points, group, rng)
-            found += [draft] if draft else []
-    return found
+            truth = TaskValue(coordinate(prepared, frames[1], points[1]))
+            made[number] = Draft(subtask, frames, points, truth, group=group)
+            continue
+        is_hard = rng.random() < prepared.config.points.hard_share
+        others = _distractors(prepared, frames[1], points[1], is_hard, rng)
+        if others is not None:
+            place = letters[len(made)]
+            choices = [*others[:place], replace(points[1], role="choice"), *others[place:]]
+            lettered = [replace(p, label=letter) for p, letter in zip(choices, LETTERS, strict=True)]
+            group = f"{'hard' if is_hard else 'easy'}, {group}"
+            made[number] = Draft(subtask, frames, (points[0], *lettered), letter_truth(place), group=group)
+    return [made[number] for number in sorted(made)]
 
 
-def matched_point(
-    prepared: PreparedScene, first: int, second: int, rng: np.random.Generator
+def _matched_point(
+    prepared: PreparedScene, frames: tuple[int, int], rng: np.random.Generator
 ) -> tuple[DraftPoint, DraftPoint] | None:
-    """A random surface point that both frames show, as (asked, answer), or None."""
+    """A random surface point that both frames show, as (asked, answer).
+
+    The asked pixel is whole; the answer is where exactly its surface point projects to.
+    """
+    first, second = frames
     visible = prepared.states[prepared.state_of(first)]
     common = visible.common(first, second)
-    if not len(common):
-        return None
-    some = rng.permutation(common)[:_TRIED]
-    config = prepared.config
-    pixels = np.unique(np.floor(visible.pixels(first, some) + 0.5).astype(np.int64), axis=0)
-    pixels = pixels[_askable(prepared, first, pixels)]
-    if not len(pixels):
-        return None
-    depth_m = prepared.sample_depth_m(first, pixels).astype(np.float64)
-    one, two = (prepared.scene.frames[f] for f in (first, second))
-    second_from_first = np.linalg.inv(two.world_from_camera) @ one.world_from_camera
-    there = _moved(one.camera.unproject(pixels.astype(float), depth_m), second_from_first)
-    landed = two.camera.project(there)
-    good = (depth_m > 0) & (there[:, 2] > 0) & _askable(prepared, second, np.floor(landed + 0.5))
-    measured = np.zeros(len(pixels))
-    measured[good] = prepared.sample_depth_m(second, landed[good])
-    tolerance = np.maximum(config.visibility.tolerance_m, config.visibility.relative_tolerance * measured)
-    good &= (measured > 0) & (np.abs(there[:, 2] - measured) <= tolerance)
-    back = np.full(pixels.shape, np.inf)
-    lifted = two.camera.unproject(landed[good], measured[good])
-    back[good] = one.camera.project(_moved(lifted, np.linalg.inv(second_from_first)))
-    good &= np.linalg.norm(back - pixels, axis=1) <= config.pairs.cycle_px
-    passed = np.flatnonzero(good)
+    if len(common) > _POINTS_TRIED:
+        common = rng.choice(common, _POINTS_TRIED, replace=False)
+    asked_px = np.floor(visible.pixels(first, common) + 0.5)
+    asked_px = asked_px[is_askable(prepared, first, asked_px)]
+    one, two = (prepared.scene.frames[f] for f in frames)
+    depth_m = prepared.sample_depth_m(first, asked_px).astype(np.float64)
+    answer_px, answer_m = corresponding_pixels(
+        asked_px, depth_m, one.camera, one.world_from_camera, two.camera, two.world_from_camera
+    )
+    measured_m = prepared.sample_depth_m(second, answer_px).astype(np.float64)
+    limits = prepared.config.visibility
+    tolerance_m = np.maximum(limits.tolerance_m, limits.relative_tolerance * measured_m)
+    good = (depth_m > 0) & (measured_m > 0) & is_askable(prepared, second, answer_px)
+    good &= np.abs(answer_m - measured_m) <= tolerance_m
+    asked_px, depth_m, answer_px = asked_px[good], depth_m[good], answer_px[good]
+    back_px, _ = corresponding_pixels(
+        answer_px, measured_m[good], two.camera, two.world_from_camera, one.camera, one.world_from_camera
+    )
+    passed = np.flatnonzero(np.linalg.norm(back_px - asked_px, axis=1) <= prepared.config.pairs.cycle_px)
     if not len(passed):
         return None
     i = int(rng.choice(passed))
-    asked = surface_point(prepared, first, tuple(pixels[i].tolist()), depth_m[i], 0, "asked")
-    u, v = landed[i].tolist()
-    answer = DraftPoint(1, u, v, float(there[i, 2]), asked.point_in_world_m, "answer")
-    return asked, answer
+    (asked,) = draft_points(prepared, first, asked_px[i : i + 1], depth_m[i : i + 1])
+    u, v = answer_px[i].tolist()
+    return asked, DraftPoint(1, u, v, float(answer_m[good][i]), asked.point_in_world_m, "answer")
 
 
-def _choice(
-    prepared: PreparedScene,
-    frames: tuple[int, int],
-    points: tuple[DraftPoint, DraftPoint],
-    group: str,
-    rng: np.random.Generator,
-) -> Draft | None:
-    """Four lettered points of the second image, one of them right."""
-    config, camera = prepared.config.points, prepared.scene.frames[frames[1]].camera
-    is_hard = rng.random() < config.hard_share
-    asked, answer = points
-    border = config.border_px
-    high = (camera.width - border, camera.height - border)
-    tried = rng.integers(border, high, (_DISTRACTORS_TRIED, 2))
+def _distractors(
+    prepared: PreparedScene, frame: int, answer: DraftPoint, is_hard: bool, rng: np.random.Generator
+) -> list[DraftPoint] | None:
+    """Points of the second image apart from the answer and each other, all over it or near the answer."""
+    config, camera = prepared.config.points, prepared.scene.frames[frame].camera
+    right = np.array([answer.u_px, answer.v_px])
+    # Not on whole pixels, as the answer is not: the drawn dots must not tell it from the others.
+    tried = rng.uniform(-0.5, (camera.width - 0.5, camera.height - 0.5), (_DISTRACTORS_TRIED, 2))
     if is_hard:
-        reach = config.hard_radius * camera.width
-        around = np.round(np.array([answer.u_px, answer.v_px]) + rng.uniform(-reach, reach, tried.shape))
-        inside = ((around >= border) & (around < high)).all(axis=1)
-        tried = around[inside & (np.hypot(*(around - (answer.u_px, answer.v_px)).T) <= reach)].astype(int)
-    tried = tried[_askable(prepared, frames[1], tried)]
-    kept = np.array([[answer.u_px, answer.v_px]])
-    for candidate in tried:
-        if (np.linalg.norm(kept - candidate, axis=1) >= config.min_separation_px).all():
-            kept = np.vstack([kept, candidate])
-        if len(kept) == len(LETTERS):
-            break
-    if len(kept) < len(LETTERS):
-        return None
-    depths = prepared.sample_depth_m(frames[1], kept[1:])
-    others = [
-        surface_point(prepared, frames[1], (float(u), float(v)), float(z), 1, "choice")
-        for (u, v), z in zip(kept[1:], depths, strict=True)
-    ]
-    place = int(rng.integers(len(LETTERS)))
-    others.insert(place, answer)
-    choices = tuple(
-        DraftPoint(1, p.u_px, p.v_px, p.depth_m, p.point_in_world_m, "choice", letter)
-        for p, letter in zip(others, LETTERS, strict=True)
-    )
-    group = f"{'hard' if is_hard else 'easy'}, {group}"
-    return Draft(CORRESPONDENCE_CHOICE.name, frames, (asked, *choices), letter_truth(place), group=group)
-
-
-def _askable(prepared: PreparedScene, frame: int, pixels: NDArray) -> NDArray[np.bool_]:
-    """(n,) whether whole pixels lie inside the border and off the edges."""
-    edges, border = prepared.edge_mask(frame), prepared.config.points.border_px
-    height, width = edges.shape
-    with np.errstate(invalid="ignore"):
-        inside = (pixels >= border).all(axis=1) & (pixels[:, 0] < width - border)
-        inside &= pixels[:, 1] < height - border
-    result = np.zeros(len(pixels), bool)
-    u, v = pixels[inside].astype(np.int64).T
-    result[inside] = ~edges[v, u]
-    return result
-
-
-def _moved(points_m: NDArray[np.float64], target_from_source: NDArray[np.float64]) -> NDArray[np.float64]:
-    return points_m @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+        reach_px = config.hard_radius * camera.width
+        tried = right + rng.uniform(-reach_px, reach_px, tried.shape)
+        tried = tried[np.linalg.norm(tried - right, axis=1) <= reach_px]
+    tried = tried[np.linalg.norm(tried - right, axis=1) >= config.min_separation_px]
+    tried = tried[is_askable(prepared, frame, tried)]
+    kept: NDArray[np.float64] = tried[:0]
+    while len(kept) < _DISTRACTORS:
+        if not len(tried):
+            return None
+        kept = np.vstack([kept, tried[:1]])
+        tried = tried[np.linalg.norm(tried - kept[-1], axis=1) >= config.min_separation_px]
+    depths_m = prepared.sample_depth_m(frame, kept)
+    return draft_points(prepared, frame, kept, depths_m, image=1, role="choice")

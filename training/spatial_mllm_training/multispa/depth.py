@@ -1,33 +1,46 @@
 """Questions about the depth of pixels of one image; knows neither words nor pictures.
 
-A pixel's truth is what the depth image holds there. Frames are asked about in turn, and pixels are
-spread evenly over the depths that a frame shows, or near floors and tables would be most answers.
+A pixel's truth is what the depth image holds there. All frames are asked about equally often, and
+in a frame every depth band that it shows, or near floors and tables would be most answers. The
+band is the draft's group, by which the run evens out depths over scenes, too.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from spatial_mllm_core.tasks import TaskValue
+import numpy as np
+from numpy.typing import NDArray
+
 from spatial_mllm_core.tasks.depth import (
     DEPTH_COMPARISON,
     DEPTH_COMPARISON_DOT,
     DEPTH_VALUE,
     DEPTH_VALUE_DOT,
     LETTERS,
+    comparison_truth,
     depth_truth,
     letter_truth,
 )
-from spatial_mllm_training.multispa.config import MultispaConfig
-from spatial_mllm_training.multispa.draft import Draft
-from spatial_mllm_training.multispa.picking import FramePixels, frame_pixels, usable_frames
+from spatial_mllm_training.multispa.config import MultispaConfig, PointConfig
+from spatial_mllm_training.multispa.draft import Draft, DraftPoint
+from spatial_mllm_training.multispa.pair_sampling import choose_evenly
+from spatial_mllm_training.multispa.picking import (
+    FramePixels,
+    band_name,
+    coordinate,
+    draft_points,
+    frame_pixels,
+    in_turn,
+    usable_frames,
+)
 from spatial_mllm_training.multispa.prepare import PreparedScene
 from spatial_mllm_training.sources import Scene
 
 _VALUES = (DEPTH_VALUE_DOT.name, DEPTH_VALUE.name)
 SUBTASKS = (*_VALUES, DEPTH_COMPARISON_DOT.name, DEPTH_COMPARISON.name)
 _VARIANTS = ("closer", "farther")
-_TRIES = 20
+_LEAST_PIXELS, _PIXELS_PER_DRAFT = 2048, 64
 
 
 def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
@@ -36,46 +49,61 @@ def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
 
 
 def drafts(prepared: PreparedScene, subtask: str, wanted: int, rng: np.random.Generator) -> list[Draft]:
-    """At most `wanted` questions, the same number from every frame."""
-    frames = usable_frames(prepared, rng)
-    counts = {frame: wanted // len(frames) + (i < wanted % len(frames)) for i, frame in enumerate(frames)}
+    """At most `wanted` questions in random order, the same number from every frame that can give them.
+
+    No pixel is asked about twice. Comparisons ask for the closer and for the farther point, and
+    have the right one first and second, equally often.
+
+    Raises:
+        SceneProblem: a depth image no longer opens.
+    """
     found: list[Draft] = []
-    for frame, count in counts.items():
-        pixels = frame_pixels(prepared, frame) if count else None
-        if pixels is None:
-            continue
+    pairs: list[tuple[int, DraftPoint, DraftPoint]] = []
+    frames = usable_frames(prepared, rng)
+    for place, frame in enumerate(frames):
+        left = wanted - len(found) - len(pairs)
+        if left <= 0:
+            break
+        count = -(-left // (len(frames) - place))  # what one frame lacks goes on to those after it
+        pixels = frame_pixels(prepared, frame, max(_LEAST_PIXELS, _PIXELS_PER_DRAFT * count), rng)
         if subtask in _VALUES:
-            found += [_value(subtask, pixels, int(i)) for i in pixels.draw(count, rng)]
+            chosen = choose_evenly(pixels.band, count, rng)
+            points = draft_points(prepared, frame, pixels.uv_px[chosen], pixels.depth_m[chosen])
+            found += [
+                Draft(subtask, (frame,), (point,), depth_truth(point.depth_m), group=band_name(band))
+                for point, band in zip(points, pixels.band[chosen].tolist(), strict=True)
+            ]
         else:
-            found += _comparisons(subtask, pixels, count, rng)
+            chosen = _comparable(pixels, count, prepared.config.points, rng).reshape(-1)
+            points = draft_points(prepared, frame, pixels.uv_px[chosen], pixels.depth_m[chosen])
+            pairs += [(frame, *both) for both in zip(points[::2], points[1::2], strict=True)]
+    for (frame, nearer, farther), kind in zip(pairs, in_turn(range(4), len(pairs), rng), strict=True):
+        both = (nearer, farther) if kind < 2 else (farther, nearer)
+        found.append(_comparison(prepared, subtask, frame, both, _VARIANTS[kind % 2]))
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def _value(subtask: str, pixels: FramePixels, index: int) -> Draft:
-    point = pixels.point(index)
-    return Draft(subtask, (pixels.frame,), (point,), depth_truth(point.depth_m))
+def _comparable(
+    pixels: FramePixels, count: int, config: PointConfig, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(n, 2) indices of a nearer and a farther pixel, apart in the image and in depth; n <= count."""
+    some = choose_evenly(pixels.band, _PIXELS_PER_DRAFT * count // 2, rng)
+    pairs = some[: len(some) // 2 * 2].reshape(-1, 2)
+    pairs = np.take_along_axis(pairs, np.argsort(pixels.depth_m[pairs], axis=1, kind="stable"), axis=1)
+    near, far = pixels.depth_m[pairs].T
+    (u, v) = (pixels.uv_px[pairs[:, 0]] - pixels.uv_px[pairs[:, 1]]).T
+    good = (far > near) & (far >= config.min_depth_ratio * near)
+    good &= np.hypot(u, v) >= config.min_separation_px
+    return pairs[good][:count]
 
 
-def _comparisons(subtask: str, pixels: FramePixels, count: int, rng: np.random.Generator) -> list[Draft]:
-    """Pairs of pixels apart in the image and in depth, in random order."""
-    config = pixels.prepared.config.points
-    first, second = pixels.draw(_TRIES * count, rng), pixels.draw(_TRIES * count, rng)
-    ratio = pixels.depth_m[first] / pixels.depth_m[second]
-    apart = np.linalg.norm(pixels.uv_px[first] - pixels.uv_px[second], axis=1) >= config.min_separation_px
-    good = np.flatnonzero(apart & (np.maximum(ratio, 1 / ratio) >= config.min_depth_ratio))[:count]
-    size = pixels.prepared.scene.frames[pixels.frame].camera
-    found = []
-    for place in good:
-        variant = _VARIANTS[int(rng.integers(2))]
-        indices = (int(first[place]), int(second[place]))
-        if subtask == DEPTH_COMPARISON_DOT.name:
-            points = tuple(pixels.point(i, label=letter) for i, letter in zip(indices, LETTERS, strict=True))
-            truth = letter_truth((points[0].depth_m, points[1].depth_m), variant)
-        else:
-            points = tuple(pixels.point(i) for i in indices)
-            order = sorted(range(2), key=lambda i: points[i].depth_m)
-            right = order[0] if variant == "closer" else order[1]
-            u, v = points[right].u_px, points[right].v_px
-            truth = TaskValue((1000 * u / size.width, 1000 * v / size.height))
-        found.append(Draft(subtask, (pixels.frame,), points, truth, variant=variant))
-    return found
+def _comparison(
+    prepared: PreparedScene, subtask: str, frame: int, points: tuple[DraftPoint, DraftPoint], variant: str
+) -> Draft:
+    first, second = points
+    depths_m = (first.depth_m, second.depth_m)
+    if subtask == DEPTH_COMPARISON_DOT.name:
+        lettered = tuple(replace(p, label=letter) for p, letter in zip(points, LETTERS, strict=True))
+        return Draft(subtask, (frame,), lettered, letter_truth(depths_m, variant), variant=variant)
+    places = coordinate(prepared, frame, first), coordinate(prepared, frame, second)
+    return Draft(subtask, (frame,), points, comparison_truth(places, depths_m, variant), variant=variant)

@@ -2,54 +2,82 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spatial_mllm_core.tasks.text import COORDINATE_SCALE
 from spatial_mllm_training.multispa.draft import DraftPoint
 from spatial_mllm_training.multispa.prepare import PreparedScene
-from spatial_mllm_training.sources import SceneProblem
+from spatial_mllm_training.sources import Scene
 
-_DEPTH_BINS = 8
+BANDS_PER_OCTAVE = 2
+"""Depth bands are as wide as sqrt(2) times their near end: about what the 20 % rule tells apart."""
 
 
+@dataclass(frozen=True)
 class FramePixels:
-    """The pixels of one frame that can be asked about.
+    """Some of the pixels of a frame that can be asked about, in random order.
 
     Attributes:
-        uv_px: (n, 2) int64 pixels.
-        depth_m: (n,) depth there.
+        uv_px: (n, 2) int64 raw colour pixels, each once.
+        depth_m: (n,) float64, what the depth image holds there.
+        band: (n,) int64 number of the depth band, see `band_name`.
     """
 
-    def __init__(self, prepared: PreparedScene, frame: int) -> None:
-        self.prepared, self.frame = prepared, frame
-        usable = ~prepared.edge_mask(frame)
-        border = prepared.config.points.border_px
-        inner = np.zeros_like(usable)
-        inner[border : usable.shape[0] - border, border : usable.shape[1] - border] = True
-        v, u = np.nonzero(usable & inner)
-        uv = np.column_stack([u, v]).astype(np.int64)
-        depth_m = prepared.sample_depth_m(frame, uv)
-        seen = depth_m > 0
-        self.uv_px, self.depth_m = uv[seen], depth_m[seen].astype(np.float64)
-        self._bins: list[NDArray[np.int64]] | None = None
+    uv_px: NDArray[np.int64]
+    depth_m: NDArray[np.float64]
+    band: NDArray[np.int64]
 
-    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """(count,) indices of pixels, even over eight equal steps of log depth that the frame shows."""
-        if self._bins is None:
-            scale = np.log(self.depth_m)
-            low, high = np.percentile(scale, (1, 99))
-            place = np.clip(
-                (_DEPTH_BINS * (scale - low) / max(high - low, 1e-6)).astype(int), 0, _DEPTH_BINS - 1
-            )
-            bins = (np.flatnonzero(place == b) for b in range(_DEPTH_BINS))
-            self._bins = [b for b in bins if len(b)]
-        chosen = rng.integers(len(self._bins), size=count)
-        return np.array([rng.choice(self._bins[b]) for b in chosen], np.int64)
 
-    def point(self, index: int, *, image: int = 0, role: str = "asked", label: str = "") -> DraftPoint:
-        """The picked pixel as a point of a question."""
-        u, v = self.uv_px[index].tolist()
-        return surface_point(self.prepared, self.frame, (u, v), self.depth_m[index], image, role, label)
+def frame_pixels(prepared: PreparedScene, frame: int, at_most: int, rng: np.random.Generator) -> FramePixels:
+    """At most so many of a frame's pixels, each as likely as any other.
+
+    A few thousand stand for all, so that large images cost little more than small ones.
+
+    Raises:
+        SceneProblem: the depth does not open.
+    """
+    edges, border = prepared.edge_mask(frame), prepared.config.points.border_px
+    height, width = edges.shape
+    inner = edges[border : height - border, border : width - border]
+    places = np.flatnonzero(~inner)
+    if len(places) > at_most:
+        places = rng.choice(places, at_most, replace=False)
+    else:
+        places = rng.permutation(places)
+    v, u = np.divmod(places, max(inner.shape[1], 1))
+    uv_px = np.column_stack([u, v]) + border
+    depth_m = prepared.sample_depth_m(frame, uv_px).astype(np.float64)
+    uv_px, depth_m = uv_px[depth_m > 0], depth_m[depth_m > 0]
+    band = np.floor(BANDS_PER_OCTAVE * np.log2(depth_m)).astype(np.int64)
+    return FramePixels(uv_px, depth_m, band)
+
+
+def band_name(band: int) -> str:
+    """For example "depth 1-1.41 m"."""
+    low, high = (2.0 ** (edge / BANDS_PER_OCTAVE) for edge in (band, band + 1))
+    return f"depth {low:.3g}-{high:.3g} m"
+
+
+def is_askable(prepared: PreparedScene, frame: int, uv_px: ArrayLike) -> NDArray[np.bool_]:
+    """(n,) whether the pixels that hold the points (n, 2) lie inside the border and off the edges.
+
+    Raises:
+        SceneProblem: the depth does not open.
+    """
+    edges, border = prepared.edge_mask(frame), prepared.config.points.border_px
+    height, width = edges.shape
+    nearest = np.floor(np.asarray(uv_px, np.float64) + 0.5)
+    with np.errstate(invalid="ignore"):  # NaN: behind the camera
+        inside = ((nearest >= border) & (nearest < (width - border, height - border))).all(axis=1)
+    u, v = nearest[inside].astype(np.int64).T
+    inside[inside] = ~edges[v, u]
+    return inside
 
 
 def usable_frames(prepared: PreparedScene, rng: np.random.Generator) -> list[int]:
@@ -58,27 +86,46 @@ def usable_frames(prepared: PreparedScene, rng: np.random.Generator) -> list[int
     return [frames[i] for i in rng.permutation(len(frames))]
 
 
-def frame_pixels(prepared: PreparedScene, frame: int) -> FramePixels | None:
-    """The frame's pixels, None where nothing can be asked about."""
-    try:
-        pixels = FramePixels(prepared, frame)
-    except SceneProblem:
-        return None
-    return pixels if len(pixels.uv_px) else None
+def no_pairs(scene: Scene) -> str:
+    """Why there can be no pair of overlapping images in a scene, "" if there may be some."""
+    if not scene.has_depth:
+        return "the scene has no depth, so the overlap of images is unknown"
+    if max(Counter(frame.state for frame in scene.frames).values(), default=0) < 2:
+        return "no two images show the scene in the same state"
+    return ""
 
 
-def surface_point(
+def draft_points(
     prepared: PreparedScene,
     frame: int,
-    uv_px: tuple[float, float],
-    depth_m: float,
-    image: int,
-    role: str,
-    label: str = "",
-) -> DraftPoint:
-    """The surface at a pixel and z-depth of a frame."""
-    about = prepared.scene.frames[frame]
-    in_camera = about.camera.unproject(np.array([uv_px], float), np.array([depth_m], float))[0]
-    world = about.world_from_camera[:3, :3] @ in_camera + about.world_from_camera[:3, 3]
-    x, y, z = world.tolist()
-    return DraftPoint(image, float(uv_px[0]), float(uv_px[1]), float(depth_m), (x, y, z), role, label)
+    uv_px: ArrayLike,
+    depth_m: ArrayLike,
+    *,
+    image: int = 0,
+    role: str = "asked",
+) -> list[DraftPoint]:
+    """The surface at pixels (n, 2) and z-depths (n,) of a frame, without letters.
+
+    Args:
+        image: which image of the question the frame is.
+    """
+    about, pose = prepared.scene.frames[frame], prepared.scene.frames[frame].world_from_camera
+    uv_px, depth_m = np.asarray(uv_px, np.float64), np.asarray(depth_m, np.float64)
+    in_world = about.camera.unproject(uv_px, depth_m) @ pose[:3, :3].T + pose[:3, 3]
+    return [
+        DraftPoint(image, u, v, z, (point[0], point[1], point[2]), role)
+        for (u, v), z, point in zip(uv_px.tolist(), depth_m.tolist(), in_world.tolist(), strict=True)
+    ]
+
+
+def coordinate(prepared: PreparedScene, frame: int, point: DraftPoint) -> tuple[float, float]:
+    """A point of a frame on the 0-1000 scale, not rounded."""
+    camera = prepared.scene.frames[frame].camera
+    return point.u_px / camera.width * COORDINATE_SCALE, point.v_px / camera.height * COORDINATE_SCALE
+
+
+def in_turn(choices: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    """`count` choices in random order, each as often as the others or once more."""
+    rounds = math.ceil(count / len(choices))
+    drawn = np.concatenate([rng.permutation(choices) for _ in range(rounds)]) if count else np.zeros(0, int)
+    return [int(choice) for choice in drawn[:count]]

@@ -124,20 +124,19 @@ def describe(summary: Summary) -> str:
         f"{sum(summary.rows.values())} rows of {len(summary.rows)} subtasks from {summary.scenes} scenes "
         f"({summary.frames} frames) in {summary.seconds:.0f} s; a worker needed up to {summary.worker_peak_mib:.0f} MiB"
     ]
+    lacking: dict[str, list[str]] = {}
     for subtask, wanted in summary.wanted.items():
         got = summary.rows.get(subtask, 0)
-        if got < wanted:
+        if got < wanted and summary.scenes:
             reasons = summary.missing.get(subtask, {})
-            why = (
-                "; ".join(f"{reason} ({n} scenes)" for reason, n in reasons.items())
-                or "the scenes give no more"
-            )
-            lines.append(f"  {subtask}: {got} of {wanted}: {why}")
+            why = "; ".join(f"{reason} (scenes: {n})" for reason, n in reasons.items())
+            lacking.setdefault(f"{got} of {wanted}: {why or 'the scenes give no more'}", []).append(subtask)
+    lines += [f"  {', '.join(subtasks)}: {words}" for words, subtasks in lacking.items()]
     if summary.skipped:
         lines.append(f"  {len(summary.skipped)} notes on frames left out, in dataset.json")
     if summary.failures:
         lines.append(
-            f"  {len(summary.failures)} scenes failed (reasons above and in dataset.json); "
+            f"  failed scenes: {len(summary.failures)}, with their reasons above and in dataset.json; "
             "the same command tries them again"
         )
     return "\n".join(lines)

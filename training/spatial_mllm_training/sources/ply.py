@@ -39,7 +39,7 @@ def read_vertices_m(scene: str, file: Path) -> NDArray[np.float32]:
         raise SceneProblem(scene, str(file), f"cannot be read ({error.strerror or error})") from error
     try:
         return _vertices(data)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise SceneProblem(scene, str(file), f"is not a PLY mesh that opens: {error}") from error
 
 
@@ -68,7 +68,7 @@ def _vertices(data: bytes) -> NDArray[np.float32]:
         if values.shape != (element.count, len(names)):
             raise ValueError(f"it ends before its {element.count} vertices")
         points = values[:, [names.index(axis) for axis in "xyz"]]
-    if not element.count or not np.isfinite(points).all():
+    if not len(points) or not np.isfinite(points).all():
         raise ValueError("it has no vertices, or some that are NaN")
     return np.ascontiguousarray(points, np.float32)
 
@@ -87,6 +87,8 @@ def _header(data: bytes) -> tuple[str, list[_Element], int]:
             order = _ORDERS.get(words[1])
         elif words[:1] == ["element"]:
             elements.append(_Element(words[1], int(words[2])))
+            if elements[-1].count < 0:
+                raise ValueError(f"it has {words[2]} of '{words[1]}'")
         elif words[:2] == ["property", "list"]:
             elements[-1].has_list = True
         elif words[:1] == ["property"]:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -133,6 +134,20 @@ def test_a_worker_that_dies_costs_its_scene_only() -> None:
     assert got == {0: "a", 2: "c"}
 
 
+def test_too_little_memory_is_said_at_once() -> None:
+    try:
+        with pytest.raises(SpatialError, match="4096 GiB but Ray has"):
+            list(spreading.spread(_die, ["a"], workers=1, address=None, memory_gib=4096))
+    finally:
+        spreading.stop()
+
+
+def test_a_cluster_that_does_not_answer_is_said() -> None:
+    with pytest.raises(SpatialError) as caught:
+        list(spreading.spread(_die, ["a"], workers=1, address="auto", memory_gib=0.2))
+    assert caught.value.code is ErrorCode.BACKEND_UNAVAILABLE and "'auto'" in caught.value.sentence
+
+
 def _broken(folder: Path) -> list[SceneRef]:
     """A torn scene file beside a good one."""
     good = FIXTURES / "scene_00100126.npz"
@@ -182,7 +197,7 @@ def test_interrupted_run_goes_on_and_ends_the_same(
         calls.append(ref.name)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return write(ref, *rest)
+        return asdict(write(ref, *rest))
 
     monkeypatch.setattr(
         running,

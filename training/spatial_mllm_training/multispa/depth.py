@@ -29,6 +29,7 @@ from spatial_mllm_training.multispa.picking import (
     FramePixels,
     band_name,
     coordinate,
+    depth_band,
     draft_points,
     frame_pixels,
     in_turn,
@@ -57,30 +58,53 @@ def drafts(prepared: PreparedScene, subtask: str, wanted: int, rng: np.random.Ge
     Raises:
         SceneProblem: a depth image no longer opens.
     """
-    found: list[Draft] = []
-    pairs: list[tuple[int, DraftPoint, DraftPoint]] = []
-    frames = usable_frames(prepared, rng)
-    for place, frame in enumerate(frames):
-        left = wanted - len(found) - len(pairs)
-        if left <= 0:
-            break
-        count = -(-left // (len(frames) - place))  # what one frame lacks goes on to those after it
-        pixels = frame_pixels(prepared, frame, max(_LEAST_PIXELS, _PIXELS_PER_DRAFT * count), rng)
-        if subtask in _VALUES:
-            chosen = choose_evenly(pixels.band, count, rng)
-            points = draft_points(prepared, frame, pixels.uv_px[chosen], pixels.depth_m[chosen])
-            found += [
-                Draft(subtask, (frame,), (point,), depth_truth(point.depth_m), group=band_name(band))
-                for point, band in zip(points, pixels.band[chosen].tolist(), strict=True)
-            ]
-        else:
-            chosen = _comparable(pixels, count, prepared.config.points, rng).reshape(-1)
-            points = draft_points(prepared, frame, pixels.uv_px[chosen], pixels.depth_m[chosen])
-            pairs += [(frame, *both) for both in zip(points[::2], points[1::2], strict=True)]
-    for (frame, nearer, farther), kind in zip(pairs, in_turn(range(4), len(pairs), rng), strict=True):
-        both = (nearer, farther) if kind < 2 else (farther, nearer)
-        found.append(_comparison(prepared, subtask, frame, both, _VARIANTS[kind % 2]))
-    return [found[i] for i in rng.permutation(len(found))]
+    size = 1 if subtask in _VALUES else 2
+    asked: dict[int, list[tuple[DraftPoint, ...]]] = {}
+    frames, left = usable_frames(prepared, rng), wanted
+    while frames and left > 0:
+        able = []
+        for place, frame in enumerate(frames):
+            count = -(-left // (len(frames) - place))  # what a frame lacks goes on to those after it
+            if count:
+                before = asked.setdefault(frame, [])
+                groups = _groups_of_points(prepared, frame, size, count, before, rng)
+                before += groups
+                left -= len(groups)
+                able += [frame] if len(groups) == count else []
+        frames = able  # and, at the end, to those that can give more
+    found = [(frame, points) for frame, groups in asked.items() for points in groups]
+    if size == 1:
+        made = [
+            Draft(subtask, (frame,), (p,), depth_truth(p.depth_m), group=band_name(depth_band(p.depth_m)))
+            for frame, (p,) in found
+        ]
+    else:
+        kinds = in_turn(range(4), len(found), rng)
+        made = [
+            _comparison(prepared, subtask, frame, (a, b) if kind < 2 else (b, a), _VARIANTS[kind % 2])
+            for (frame, (a, b)), kind in zip(found, kinds, strict=True)
+        ]
+    return [made[i] for i in rng.permutation(len(made))]
+
+
+def _groups_of_points(
+    prepared: PreparedScene,
+    frame: int,
+    size: int,
+    count: int,
+    before: list[tuple[DraftPoint, ...]],
+    rng: np.random.Generator,
+) -> list[tuple[DraftPoint, ...]]:
+    """At most `count` single points, or nearer and farther ones, that are not among those `before`."""
+    at_most = max(_LEAST_PIXELS, _PIXELS_PER_DRAFT * count)
+    old = [(p.u_px, p.v_px) for points in before for p in points]
+    pixels = frame_pixels(prepared, frame, at_most, rng, without_px=old)
+    if size == 1:
+        chosen = choose_evenly(pixels.band, count, rng)
+    else:
+        chosen = _comparable(pixels, count, prepared.config.points, rng).reshape(-1)
+    points = draft_points(prepared, frame, pixels.uv_px[chosen], pixels.depth_m[chosen])
+    return list(zip(*(points[i::size] for i in range(size)), strict=True))
 
 
 def _comparable(

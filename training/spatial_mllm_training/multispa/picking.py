@@ -34,18 +34,30 @@ class FramePixels:
     band: NDArray[np.int64]
 
 
-def frame_pixels(prepared: PreparedScene, frame: int, at_most: int, rng: np.random.Generator) -> FramePixels:
+def frame_pixels(
+    prepared: PreparedScene,
+    frame: int,
+    at_most: int,
+    rng: np.random.Generator,
+    *,
+    without_px: ArrayLike = (),
+) -> FramePixels:
     """At most so many of a frame's pixels, each as likely as any other.
 
     A few thousand stand for all, so that large images cost little more than small ones.
+
+    Args:
+        without_px: (k, 2) pixels inside the border that are not wanted.
 
     Raises:
         SceneProblem: the depth does not open.
     """
     edges, border = prepared.edge_mask(frame), prepared.config.points.border_px
     height, width = edges.shape
-    inner = edges[border : height - border, border : width - border]
-    places = np.flatnonzero(~inner)
+    inner = ~edges[border : height - border, border : width - border]
+    u, v = np.asarray(without_px, np.int64).reshape(-1, 2).T - border
+    inner[v, u] = False
+    places = np.flatnonzero(inner)
     if len(places) > at_most:
         places = rng.choice(places, at_most, replace=False)
     else:
@@ -54,8 +66,12 @@ def frame_pixels(prepared: PreparedScene, frame: int, at_most: int, rng: np.rand
     uv_px = np.column_stack([u, v]) + border
     depth_m = prepared.sample_depth_m(frame, uv_px).astype(np.float64)
     uv_px, depth_m = uv_px[depth_m > 0], depth_m[depth_m > 0]
-    band = np.floor(BANDS_PER_OCTAVE * np.log2(depth_m)).astype(np.int64)
-    return FramePixels(uv_px, depth_m, band)
+    return FramePixels(uv_px, depth_m, np.floor(BANDS_PER_OCTAVE * np.log2(depth_m)).astype(np.int64))
+
+
+def depth_band(depth_m: float) -> int:
+    """Number of the band that a depth lies in."""
+    return math.floor(BANDS_PER_OCTAVE * math.log2(depth_m))
 
 
 def band_name(band: int) -> str:

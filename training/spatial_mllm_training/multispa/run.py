@@ -199,16 +199,16 @@ def _shards(folders: Folders, scenes: Sequence[str]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _draft(ref: SceneRef, **how: Any) -> Outcome:
-    return draft_scene(ref, **how)
+def _draft(ref: SceneRef, **how: Any) -> dict[str, Any]:
+    return asdict(draft_scene(ref, **how))
 
 
-def _write(ref: SceneRef, chosen: Chosen, **how: Any) -> Outcome:
-    return write_scene(ref, chosen[ref.name], split_of(ref), **how)
+def _write(ref: SceneRef, chosen: Chosen, **how: Any) -> dict[str, Any]:
+    return asdict(write_scene(ref, chosen[ref.name], split_of(ref), **how))
 
 
 def _collect(
-    job: Callable[[SceneRef], Outcome],
+    job: Callable[[SceneRef], dict[str, Any]],
     refs: Sequence[SceneRef],
     workers: Workers,
     step: str,
@@ -218,10 +218,10 @@ def _collect(
     """Outcomes by scene name, in the order of `refs`; failures go into the summary as they happen."""
     found: dict[int, Outcome] = {}
     with tqdm(total=len(refs), unit="scene", desc=step, disable=quiet) as bar:
-        for index, outcome in spreading.spread(
+        for index, fields in spreading.spread(
             job, refs, workers=workers.count, address=workers.address, memory_gib=workers.memory_gib
         ):
-            found[index] = outcome
+            found[index] = outcome = Outcome(**fields)
             summary.worker_peak_mib = max(summary.worker_peak_mib, outcome.peak_mib)
             if outcome.problem:
                 bar.write(outcome.problem)

@@ -101,6 +101,10 @@ def test_the_mesh_is_seen_where_it_is(write_scannet, room):
     scene = opened(write_scannet().folder)
     visible = prepare(scene, MultispaConfig(), np.random.default_rng(0)).states[0]
     can = scene.objects(0)[1].point_ids
+    on_faces = np.isclose(scene.points_m(0)[can][:, None], room.box_m, atol=1e-4)
+    # The sides across the view; along the others, depth within a pixel varies more than the tolerance.
+    can = can[(on_faces.sum(axis=(1, 2)) == 1) & on_faces[:, :, 0].any(axis=1)]
+    reached_seen, hidden_seen = [], []
     for index in visible.frames:
         frame = scene.frames[index]
         origin = frame.world_from_camera[:3, 3]
@@ -110,11 +114,11 @@ def test_the_mesh_is_seen_where_it_is(write_scannet, room):
         in_camera = rays @ frame.world_from_camera[:3, :3]
         u, v = frame.depth_camera.project(in_camera).T
         inside = (u > 1) & (v > 1) & (u < 94) & (v < 70)
-        reached = inside & (enters > 0.999)
-        hidden = inside & (enters < 0.85)  # far behind the side that is seen
         seen = np.isin(can, visible.ids(index))
-        assert reached.sum() > 50 and hidden.sum() > 10
-        assert seen[reached].mean() > 0.8 and seen[hidden].mean() < 0.05
+        reached_seen += seen[inside & (enters > 0.999)].tolist()
+        hidden_seen += seen[inside & (enters < 0.85)].tolist()  # far behind the side that is seen
+    assert len(reached_seen) > 100 and np.mean(reached_seen) > 0.97
+    assert len(hidden_seen) > 100 and np.mean(hidden_seen) < 0.03
 
 
 def test_without_mesh_or_annotation(write_scannet):

@@ -185,3 +185,22 @@ def test_eight_bit_depth_is_refused(write_posed_rgbd):
         cv2.imwrite(str(file), np.full((72, 96), 9, np.uint8))
     with pytest.raises(SceneProblem, match="is not a 16-bit one-channel PNG"):
         written.open().depth_m(0)
+
+
+def test_a_broken_scene_json_costs_that_scene_alone(write_posed_rgbd, tmp_path):
+    for name in ("flat/kitchen", "flat/hall"):
+        write_posed_rgbd(tmp_path / name)
+    (tmp_path / "flat" / "hall" / "scene.json").write_text('{"name": ')
+    hall, kitchen = find_scenes(tmp_path / "flat")
+    assert (hall.name, kitchen.name) == ("hall", "kitchen")
+    assert len(kitchen.open(*kitchen.arguments).frames) == 6
+    with pytest.raises(SceneProblem, match=r"scene 'hall', .*scene.json: is not whole JSON"):
+        hall.open(*hall.arguments)
+
+
+def test_two_images_of_one_name(write_posed_rgbd):
+    """9.jpg and 9.png would share a depth image and a name."""
+    written = write_posed_rgbd()
+    written.images[2].rename(written.images[2].with_name("9.jpg"))
+    with pytest.raises(SceneProblem, match=r"9.png: has the same name as 9.jpg, apart from its ending"):
+        written.open()

@@ -142,3 +142,11 @@ def test_scenes_are_found_in_natural_order_and_no_deeper_than_asked(tmp_path, mo
     monkeypatch.chdir(tmp_path / "b" / "s9")
     (here,) = scene_folders(type(tmp_path)("."), is_scene, expected="s")
     assert here.is_absolute() and here.name == "s9"  # a name, even for "."
+
+
+def test_a_folder_that_cannot_be_searched(tmp_path):
+    def is_scene(folder):
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(SceneProblem, match=r"cannot be searched \(Permission denied\)"):
+        scene_folders(tmp_path, is_scene, expected="s")

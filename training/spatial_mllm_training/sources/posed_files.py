@@ -68,8 +68,8 @@ class PosedFiles(Scene):
     A frame whose image or depth is missing or cut short is left out with a sentence.
 
     Raises:
-        SceneProblem: no frame remains, K does not fit the images, or depth has another size than
-            colour and no intrinsics of its own.
+        SceneProblem: no frame remains, two have one name, K does not fit the images, or depth has
+            another size than colour and no intrinsics of its own.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class PosedFiles(Scene):
         self.name, self.source, self.folder = name, source, folder
         self.world_up, self.moving = world_up, moving
         self._depth = depth
+        self._check_names(frames)
         problems = list(left_out)
         self._files = [frame for frame in frames if not self._is_broken(frame, problems)]
         rgb_size, depth_size = self._sizes(problems)
@@ -120,6 +121,15 @@ class PosedFiles(Scene):
         if not samples.any():
             raise SceneProblem(self.name, str(file), "holds no depth at all, every pixel is empty")
         return samples * np.float32(self._depth.unit_m)
+
+    def _check_names(self, frames: Sequence[FrameFiles]) -> None:
+        seen: dict[str, Path] = {}
+        for frame in frames:
+            other = seen.setdefault(frame.name, frame.image)
+            if other != frame.image:
+                raise SceneProblem(
+                    self.name, str(frame.image), f"has the same name as {other.name}, apart from its ending"
+                )
 
     def _is_broken(self, frame: FrameFiles, problems: list[SceneProblem]) -> bool:
         """Whether a file of the frame is missing or cut short; its whole content is not read for that."""

@@ -53,13 +53,16 @@ def find_scenes(
         stride: use every n-th image.
 
     Raises:
-        SceneProblem: there is none, or a scene.json is broken.
+        SceneProblem: there is none.
     """
     check_stride(path, stride)
     folders = scene_folders(path, _is_scene, expected="images/, depth/, poses.txt and K.txt")
     refs = []
     for folder in folders:
-        about = _about(folder)
+        try:
+            about = _about(folder)
+        except SceneProblem:  # that scene alone fails, when it is opened
+            about = {}
         name = safe_name(str(about.get("name") or folder.name))
         place = str(about.get("place") or "")
         refs.append(

@@ -40,11 +40,14 @@ def scene_folders(
     if not path.is_dir():
         raise SceneProblem(path.name, str(path), "does not exist or is not a folder")
     found = [path]
-    for _ in range(levels + 1):
-        scenes = [folder for folder in found if is_scene(folder)]
-        if scenes:
-            return scenes
-        found = [sub for folder in found for sub in sorted(folder.iterdir(), key=natural) if sub.is_dir()]
+    try:
+        for _ in range(levels + 1):
+            scenes = [folder for folder in found if is_scene(folder)]
+            if scenes:
+                return scenes
+            found = [sub for folder in found for sub in sorted(folder.iterdir(), key=natural) if sub.is_dir()]
+    except OSError as error:
+        raise SceneProblem(path.name, str(path), f"cannot be searched ({_reason(error)})") from error
     raise SceneProblem(path.name, str(path), f"there is no scene here, expected {expected}")
 
 

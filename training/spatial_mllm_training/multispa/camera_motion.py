@@ -40,27 +40,32 @@ def missing(scene: Scene, config: MultispaConfig) -> dict[str, str]:
 def drafts(
     prepared: PreparedScene, subtask: str, pairs: Sequence[Pair], rng: np.random.Generator
 ) -> list[Draft]:
-    """At most one question of each pair; pairs that move less than the margins give none.
+    """At most one question of each pair, in their order; pairs that move less than the margins give none.
 
     Pairs are swapped by chance, as published. But where the two orders of a pair give different
-    words, the word that came less often so far is asked for, so that both come equally often.
+    words, the word that comes less often is asked for, so that both come as equally often as the
+    pairs allow.
     """
     swap = prepared.config.pairs.swap_probability
-    counts: Counter[str] = Counter()
-    found = []
+    choices: list[list[tuple[tuple[int, int], TaskValue]]] = []
     for pair in pairs:
         orders = [(pair.first, pair.second), (pair.second, pair.first)]
         if rng.random() < swap:
             orders.reverse()
         if swap in (0, 1):
             del orders[1]
-        truths = [(order, truth) for order in orders if (truth := _truth(prepared, subtask, order))]
-        if not truths:
-            continue
-        frames, truth = min(truths, key=lambda one: counts[one[1].label])
-        counts[truth.label] += 1
-        found.append(Draft(subtask, frames, (), truth, group=f"overlap {int(pair.overlap_percent)} %"))
-    return found
+        truths = [(order, _truth(prepared, subtask, order)) for order in orders]
+        choices.append([(order, truth) for order, truth in truths if truth is not None])
+    counts: Counter[str] = Counter()
+    made: dict[int, Draft] = {}
+    # pairs that leave no choice come first, so that the others can make up for them
+    for number in sorted(range(len(pairs)), key=lambda i: len({truth.label for _, truth in choices[i]})):
+        if choices[number]:
+            frames, truth = min(choices[number], key=lambda one: counts[one[1].label])
+            counts[truth.label] += 1
+            group = f"overlap {int(pairs[number].overlap_percent)} %"
+            made[number] = Draft(subtask, frames, (), truth, group=group)
+    return [made[number] for number in sorted(made)]
 
 
 def _truth(prepared: PreparedScene, subtask: str, frames: tuple[int, int]) -> TaskValue | None:

@@ -33,8 +33,10 @@ class RayEmbedding(nn.Module):
         """Embed rays.
 
         Args:
-            rays_BN4: float rays at token centres (`CameraModel.token_rays`, raster order).
-            has_camera_B: bool, False where K is missing (rays are then ignored).
+            rays_BN4: float rays at token centres (`CameraModel.token_rays`, raster order); any leading
+                shape, (T, 4) for the tokens of a whole prompt.
+            has_camera_B: bool, False where K is missing (rays are then ignored); one flag per leading
+                index, or per token.
 
         Returns:
             (B, N, D) to be added to the visual tokens after the projector.
@@ -42,4 +44,27 @@ class RayEmbedding(nn.Module):
         angles = rays_BN4.unsqueeze(-1) * self.scales
         features = torch.cat([rays_BN4.unsqueeze(-1), angles.sin(), angles.cos()], dim=-1).flatten(-2)
         embedded = self.mlp(features.to(self.mlp[0].weight.dtype))
-        return torch.where(has_camera_B[:, None, None], embedded, self.null.to(embedded.dtype))
+        known = has_camera_B.reshape(has_camera_B.shape + (1,) * (embedded.ndim - has_camera_B.ndim))
+        return torch.where(known, embedded, self.null.to(embedded.dtype))
+
+
+class CameraDropout(nn.Module):
+    """Forgets K of a share of the images while training, so that the null embedding learns (DESIGN 3.1).
+
+    MapAnything drops between 5 and 90 % of its inputs; 0.1 to 0.5 is sensible here (facts 1.7).
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"a dropout rate lies between 0 and 1, found {rate}")
+        self.rate = rate
+
+    def forward(self, has_camera_I: Tensor) -> Tensor:
+        """(I,) bool, one flag per image: some True become False in training mode, never the reverse."""
+        if not self.training or self.rate == 0.0:
+            return has_camera_I
+        return has_camera_I & (torch.rand(has_camera_I.shape, device=has_camera_I.device) >= self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"

@@ -1,22 +1,10 @@
 """Model families: one file each, behind the `ModelFamily` protocol."""
 
-from __future__ import annotations
+from spatial_mllm_training.model.families import internvl, llava_next_video, llava_onevision, qwen2_5_vl
+from spatial_mllm_training.model.families.base import ModelFamily, tap_layers
 
-from typing import Protocol
+FAMILIES: dict[str, ModelFamily] = {
+    family.name: family for family in (qwen2_5_vl, internvl, llava_onevision, llava_next_video)
+}
 
-from torch import Tensor, nn
-
-
-class ModelFamily(Protocol):
-    """What the wrapper needs to know about a transformers vision-language model."""
-
-    name: str
-
-    def decoder(self, hf: nn.Module) -> nn.Module:
-        """The language model that takes `inputs_embeds`."""
-
-    def visual_tokens(self, hf: nn.Module, images_BCHW: Tensor) -> Tensor:
-        """(B, N, D) projected visual tokens in raster order of normalised images of one size."""
-
-    def grid(self, hf: nn.Module, height: int, width: int) -> tuple[int, int]:
-        """(grid_h, grid_w) of visual tokens for an image size."""
+__all__ = ["FAMILIES", "ModelFamily", "tap_layers"]

@@ -1,27 +1,113 @@
-"""Qwen2.5-VL: patches in merge-block order, visual tokens in raster order after the merger."""
+"""Qwen2.5-VL at native resolution: patches in merge-block order, visual tokens in raster order after the merger.
+
+One token shows `patch_size * spatial_merge_size` (28) px of the resampled image in each axis; nothing is
+cut, nothing is added.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_training.model.families.base import check_size
+from spatial_mllm_training.model.preprocess import Framing, Processing
+
 name = "qwen2_5_vl"
+PLACEHOLDER = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+PUBLISHED_TAPS = {36: (4, 12, 20, 28), 28: (3, 10, 17, 24)}
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+PROCESSING = Processing(IMAGE_MEAN, IMAGE_STD)
+
+#: Longer images are refused by the stock processor.
+MAX_ASPECT = 200
+
+
+def stock_class() -> type[nn.Module]:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    return Qwen2_5_VLForConditionalGeneration
 
 
 def decoder(hf: nn.Module) -> nn.Module:
     return hf.model.language_model
 
 
+def vision(hf: nn.Module) -> nn.Module:
+    return hf.model.visual
+
+
+def projector(hf: nn.Module) -> nn.Module:
+    return hf.model.visual.merger
+
+
+def visual_token_id(config: Any) -> int:
+    return config.image_token_id
+
+
 def grid(hf: nn.Module, height: int, width: int) -> tuple[int, int]:
-    vision = hf.config.vision_config
-    pitch = vision.patch_size * vision.spatial_merge_size
+    pitch = _pitch(hf.config)
     if height % pitch or width % pitch:
         raise ValueError(f"image size {width}x{height} is not a multiple of the token pitch {pitch}")
     return height // pitch, width // pitch
+
+
+def framing(config: Any, processing: Processing, width: int, height: int) -> Framing:
+    """Resampled to multiples of the pitch within the processor's bounds of area (its `smart_resize`)."""
+    check_size(width, height)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise SpatialError(
+            ErrorCode.SIZE_MISMATCH,
+            f"Qwen2.5-VL takes images up to {MAX_ASPECT} times longer than wide, found {width}x{height} px",
+        )
+    pitch = _pitch(config)
+    new_width, new_height = round(width / pitch) * pitch, round(height / pitch) * pitch
+    if new_width * new_height > processing.max_pixels:
+        shrink = math.sqrt((height * width) / processing.max_pixels)
+        new_width = max(pitch, math.floor(width / shrink / pitch) * pitch)
+        new_height = max(pitch, math.floor(height / shrink / pitch) * pitch)
+    elif new_width * new_height < processing.min_pixels:
+        grow = math.sqrt(processing.min_pixels / (height * width))
+        new_width = math.ceil(width * grow / pitch) * pitch
+        new_height = math.ceil(height * grow / pitch) * pitch
+    return Framing(
+        source_width=width,
+        source_height=height,
+        resized_width=new_width,
+        resized_height=new_height,
+        input_width=new_width,
+        input_height=new_height,
+        grid_width=new_width // pitch,
+        grid_height=new_height // pitch,
+        pitch_px=pitch,
+    )
+
+
+def pixel_inputs(config: Any, images_3HW: Sequence[Tensor]) -> dict[str, Tensor]:
+    patches = [
+        patchify(
+            image[None],
+            patch=config.vision_config.patch_size,
+            merge=config.vision_config.spatial_merge_size,
+            temporal=config.vision_config.temporal_patch_size,
+        )
+        for image in images_3HW
+    ]
+    patch = config.vision_config.patch_size
+    grids = [[1, image.shape[1] // patch, image.shape[2] // patch] for image in images_3HW]
+    return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}
+
+
+def prompt_inputs(config: Any, ids_BS: Tensor) -> dict[str, Tensor]:
+    # without them the stock model silently falls back to positions without rows and columns
+    return {"mm_token_type_ids": (ids_BS == config.image_token_id).int()}
 
 
 def use_linear_patch_embed(hf: nn.Module) -> None:
@@ -63,3 +149,7 @@ def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:
     )
     tokens = hf.model.visual(patches.to(hf.model.visual.dtype), grid_thw=thw).pooler_output
     return tokens.reshape(batch, grid_h * grid_w, -1)
+
+
+def _pitch(config: Any) -> int:
+    return config.vision_config.patch_size * config.vision_config.spatial_merge_size

@@ -1,0 +1,206 @@
+"""The seam to a frozen model: images and cameras in, four tapped hidden states per visual token out.
+
+`TappedModel` is all that the probe knows. `VlmTaps` serves every `CameraAwareVLM`: a training run's
+checkpoint, and a published checkpoint of a supported family, whose additions then stand at
+initialisation and change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.frames import Frame
+from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_core.model.spatial_model import Perception
+from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.dpt import depth_from_logits
+from spatial_mllm_training.model.preprocess import Framing, normalised, reframed, token_rays
+from spatial_mllm_training.model.prompt_cameras import PromptCameras
+from spatial_mllm_training.probe.problems import ProbeProblem
+
+#: Size at which a published checkpoint looks at the probe's images unless told otherwise, px.
+PUBLISHED_SIZE = (448, 336)
+
+
+class TappedModel(Protocol):
+    """What the probe needs of a frozen model.
+
+    Attributes:
+        name: for reports.
+        fingerprint: changes when the weights or the input do; a cache belongs to one.
+        width, height: size of the images that `taps` takes, px.
+        framing: which pixels of such an image each visual token shows.
+    """
+
+    name: str
+    fingerprint: str
+    width: int
+    height: int
+    framing: Framing
+
+    def taps(self, images_rgb: Sequence[NDArray[np.uint8]], cameras: Sequence[CameraModel | None]) -> Tensor:
+        """(4, B, N, D) float32 hidden states of the visual tokens, raster order, on the CPU."""
+
+
+class VlmTaps:
+    """Taps of a `CameraAwareVLM` behind the prompt of one image, and the depth of its own head.
+
+    Attributes:
+        prompt_ids: token ids (before, visual, after) of an image in the prompt.
+    """
+
+    def __init__(
+        self,
+        model: CameraAwareVLM,
+        prompt_ids: tuple[list[int], int, list[int]],
+        *,
+        name: str,
+        fingerprint: str,
+        size: tuple[int, int],
+        device: str = "cpu",
+    ) -> None:
+        self.model, self.prompt_ids = model.to(device).eval(), prompt_ids
+        self.name, self.device = name, device
+        self.width, self.height = size
+        self.framing = model.framing(*size)
+        self.fingerprint = _digest(f"{fingerprint} {size} {model.tap_layers}")
+
+    @torch.no_grad()
+    def taps(self, images_rgb: Sequence[NDArray[np.uint8]], cameras: Sequence[CameraModel | None]) -> Tensor:
+        model, framing = self.model, self.framing
+        before, visual, after = self.prompt_ids
+        row = [*before, *[visual] * framing.token_count, *after]
+        ids = torch.tensor([row] * len(images_rgb), device=self.device)
+        pixels = [
+            normalised(
+                model.processing, reframed(framing, model.processing, torch.from_numpy(image)).to(self.device)
+            )
+            for image in images_rgb
+        ]
+        inputs = {k: v.to(self.device) for k, v in model.family.pixel_inputs(model.hf.config, pixels).items()}
+        rays = PromptCameras.of([token_rays(framing, camera) for camera in cameras]).to(self.device)
+        out = model(ids, cameras=rays, output_hidden_states=True, use_cache=False, **inputs)
+        per_image = model.visual_taps(out.hidden_states, ids, [framing] * len(images_rgb))
+        return torch.stack([torch.stack(list(layer)) for layer in zip(*per_image, strict=True)]).float().cpu()
+
+    @torch.no_grad()
+    def perceive(self, frame: Frame) -> Perception:
+        """Depth and confidence of a frame by the model's own head, at the frame's size; as the runtime does it.
+
+        Raises:
+            SpatialError: a 2xx code when the frame has no usable camera; INVALID_OUTPUT.
+        """
+        camera = frame.require_camera()
+        image, camera = fitted(frame.image_rgb, camera, self.width, self.height)
+        taps = [tap.to(self.device) for tap in self.taps([image], [camera])]
+        head = self.model.depth_head
+        logits = head(taps, self.framing.grid_height, self.framing.grid_width)
+        log_depth, confidence = (x[0].cpu().numpy() for x in depth_from_logits(logits))
+        if not np.isfinite(log_depth).all():
+            raise SpatialError(ErrorCode.INVALID_OUTPUT, f"the depth map of {self.name} is not finite")
+        size = (frame.width, frame.height)
+        return Perception(
+            np.asarray(cv2.resize(np.exp(log_depth), size, interpolation=cv2.INTER_LINEAR), np.float32),
+            np.asarray(cv2.resize(1.0 - 1.0 / confidence, size, interpolation=cv2.INTER_LINEAR), np.float32),
+        )
+
+
+def fitted(
+    image_rgb: NDArray[np.uint8], camera: CameraModel, width: int, height: int
+) -> tuple[NDArray[np.uint8], CameraModel]:
+    """An image and its camera at another size, resampled as the runtime does it."""
+    if image_rgb.shape[:2] == (height, width):
+        return np.ascontiguousarray(image_rgb), camera
+    shrinks = image_rgb.shape[1] >= width and image_rgb.shape[0] >= height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(image_rgb, (width, height), interpolation=method)
+    return np.ascontiguousarray(resized, np.uint8), camera.resized(width, height)
+
+
+def open_run(run: Path, *, device: str = "cpu") -> VlmTaps:
+    """The averaged weights of a run folder that `train` wrote.
+
+    Raises:
+        ProbeProblem: no run, no checkpoint, or one that does not open.
+    """
+    from spatial_mllm_training.export.write_bundle import load_run
+
+    checkpoint = run / "checkpoint.pt"
+    for file in (run / "config.json", checkpoint):
+        if not file.is_file():
+            raise ProbeProblem(f"'{run}' holds no {file.name}; it is not a run folder that train wrote")
+    try:
+        model, config, tokenizer, progress = load_run(run)
+    except Exception as error:  # torch and json raise a dozen kinds for a torn file
+        raise ProbeProblem(f"the run '{run}' does not load: {error}") from None
+    prompt = PromptFormat()
+    before = tokenizer.encode(prompt.frame_prefix.format(index=1), add_special_tokens=False).ids
+    after = tokenizer.encode(prompt.frame_suffix, add_special_tokens=False).ids
+    return VlmTaps(
+        model,
+        (before, model.family.visual_token_id(model.hf.config), after),
+        name=f"{run.name} at step {progress['steps']}",
+        fingerprint=_file_digest(checkpoint),
+        size=(config.data.width, config.data.height),
+        device=device,
+    )
+
+
+def open_published(
+    path_or_name: str,
+    *,
+    additions: Path | None = None,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+) -> VlmTaps:
+    """A checkpoint of a supported family from a folder or the hub, with or without trained additions.
+
+    Args:
+        size: (width, height) px to which every image is brought before the checkpoint's own processing.
+
+    Raises:
+        SpatialError: a 5xx code when it does not load. ProbeProblem: it has no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    from spatial_mllm_training.model.checkpoint import load
+
+    model = load(path_or_name, additions=additions, dtype="auto")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path_or_name)
+    except (OSError, ValueError) as error:
+        raise ProbeProblem(f"'{path_or_name}' has no tokenizer that loads: {error}") from None
+    texts = model.family.PLACEHOLDER
+    before, after = (tokenizer.encode(texts[i], add_special_tokens=False) for i in (0, 2))
+    folder = Path(path_or_name)
+    weights = sorted(folder.glob("*.safetensors")) + ([additions] if additions else [])
+    marks = [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in weights]
+    return VlmTaps(
+        model,
+        (before, model.family.visual_token_id(model.hf.config), after),
+        name=folder.name if additions is None else f"{folder.name} with {additions.name}",
+        fingerprint=" ".join([str(path_or_name), *marks]),
+        size=size or PUBLISHED_SIZE,
+        device=device,
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    from spatial_mllm_core.model.bundle import file_sha256
+
+    return file_sha256(file)

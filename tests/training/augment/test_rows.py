@@ -178,6 +178,70 @@ def test_answers_change_where_geometry_says_so(many):
     assert {"visual_correspondence_coor_2_coor", "depth_comparison_coordinate"} <= changed
 
 
+def test_nearer_and_farther_swap_where_a_turn_makes_them(examples):
+    example = next(e for e in examples if e.row.question_type == "depth_comparison_annotated")
+    k, pose = (np.reshape(x[0], (n, n)) for x, n in ((example.row.spatial.k, 3), (_poses(example.row), 4)))
+    points = []
+    for point, u_px, depth_m in zip(example.row.spatial.points, (15.0, 95.0), (2.0, 2.13), strict=True):
+        where = pose @ [*(np.linalg.inv(k) @ [u_px, 40.0, 1.0] * depth_m), 1.0]
+        at = {"u_px": u_px, "v_px": 40.0, "depth_m": depth_m, "point_in_world_m": tuple(where[:3].tolist())}
+        points.append(replace(point, **at))
+    spatial = replace(example.row.spatial, points=tuple(points), variant="closer", label="A")
+    made = example._replace(row=replace(example.row, spatial=spatial))
+    letters = set()
+    for seed in range(40):
+        result = augmented(made, replace(BOLD, crop_chance=0, zoom_chance=0, turn_deg=(0, 25, 0)), seed)
+        depths_m = sorted(p.depth_m for p in result.row.spatial.points)
+        assert depths_m[1] >= 1.05 * depths_m[0]
+        assert result.row.gt_value == expected_value(result.row, made.row)
+        letters.add(result.row.gt_value)
+    assert letters == {"A", "B"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "names"),
+    [
+        ({"min_depth_ratio": 1e3}, ("depth_comparison_annotated", "depth_comparison_coordinate")),
+        ({"min_shift_m": 1e3}, ("x_movement", "y_movement", "z_movement")),
+        ({"min_turn_deg": 360.0}, ("yaw_movement", "pitch_movement", "yaw_angle", "pitch_angle")),
+    ],
+)
+def test_an_answer_that_a_turn_leaves_without_margin_is_not_asked(examples, limit, names):
+    for example in examples:
+        if example.row.question_type in names:
+            assert augmented(example, replace(BOLD, **limit)).warps == ()
+            flat = augmented(example, replace(BOLD, turn_chance=0.0, least_kept=0.3, **limit), seed=1)
+            assert flat.warps, "without a turn nothing becomes less certain"
+
+
+def _poses(row):
+    return row.spatial.world_from_camera
+
+
+def test_dots_do_not_touch(many):
+    for before, after, warps in many:
+        dots = [p for p in after.spatial.points if p.drawn]
+        for number, one in enumerate(dots):
+            for other in dots[:number]:
+                if warps and one.image == other.image:
+                    gap = np.hypot(one.u_px - other.u_px, one.v_px - other.v_px) - 2 * one.radius_px
+                    assert gap >= 2, before.id
+
+
+def test_dots_that_would_touch_are_drawn_anew(examples):
+    shrink = replace(STILL, scale=(0.2, 0.9), scale_chance=1.0, tries=20)
+    sizes = []
+    for example in examples:
+        if example.row.question_type == "visual_correspondence_multiple_choice":
+            for seed in range(10):
+                result = augmented(example, shrink, seed)
+                sizes.append(result.cameras[1].width)
+                choices = [(p.u_px, p.v_px) for p in result.row.spatial.points if p.role == "choice"]
+                apart = np.linalg.norm(np.subtract.outer(choices, choices)[:, [0, 1], :, [0, 1]], axis=0)
+                assert apart[~np.eye(4, dtype=bool)].min() >= 8
+    assert min(sizes) < 80
+
+
 def test_lengths_of_vectors_are_invariant(many):
     for before, after, _ in many:
         if "displacement_vector" in before.question_type:
@@ -356,6 +420,38 @@ def test_rows_of_a_distorted_lens_become_pinhole_rows(depth_row, model, d):
         if 8 < point.u_px < light.shape[1] - 9 and 8 < point.v_px < light.shape[0] - 9:
             assert np.abs(centroid - (point.u_px, point.v_px)).max() < 0.4
     assert seen >= 8
+
+
+def test_a_lens_whose_rectification_cuts_is_kept_where_nothing_may_be_cut(examples):
+    for example in examples:
+        if not example.row.question_type.startswith("object_perception"):
+            continue
+        count = len(example.row.spatial.size)
+        for k1, is_kept in ((-0.2, True), (1e-5, False)):
+            bent = {"d": ((k1, 0.0, 0.0, 0.0, 0.0),) * count}
+            row = replace(example.row, spatial=replace(example.row.spatial, **bent))
+            result = augmented(example._replace(row=row))
+            assert (result.warps == ()) == is_kept
+            assert (result.row.spatial.d == bent["d"]) == is_kept
+            assert result.row.gt_value == example.row.gt_value
+
+
+def test_depth_of_a_distorted_lens_follows_its_image(depth_row):
+    k = [90.0, 0, 62.0, 0, 92.0, 50.0, 0, 0, 1]
+    camera = CameraModel.from_k(k, 128, 96, d=[-0.3, 0.08, 0.001, -0.001, 0.0])
+    v, u = np.mgrid[:96, :128]
+    slope = camera.rays(np.stack([u, v], -1).reshape(-1, 2).astype(float)) @ [0.2, -0.1, 1.0]
+    plane = (2.0 / slope).reshape(96, 128).astype(np.float32)
+    row = depth_row(camera, (60.0, 50.0), float(plane[50, 60]))
+    for seed in range(5):
+        result = augment_row(
+            row, [np.zeros((96, 128, 3), np.uint8)], BOLD, np.random.default_rng(seed), depths_m=[plane]
+        )
+        (warp,), (depth_m,) = result.warps, result.depths_m
+        v, u = np.mgrid[: depth_m.shape[0], : depth_m.shape[1]]
+        rays = warp.target.rays(np.stack([u, v], -1).reshape(-1, 2).astype(float))
+        expected = (2.0 / (rays @ warp.rotation @ [0.2, -0.1, 1.0])).reshape(depth_m.shape)
+        np.testing.assert_allclose(depth_m, expected, rtol=6e-3)
 
 
 # -- bad rows -------------------------------------------------------------------------------------

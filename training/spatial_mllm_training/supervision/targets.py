@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from spatial_mllm_core.camera import CameraModel
@@ -61,7 +61,7 @@ class DenseTargets:
 def row_targets(
     depths: Sequence[NDArray[np.floating] | None],
     cameras: Sequence[CameraModel | None],
-    world_from_camera: Sequence[NDArray[np.floating]] | None,
+    world_from_camera: ArrayLike | None,
     *,
     grid_h: int,
     grid_w: int,
@@ -83,6 +83,7 @@ def row_targets(
     count = len(depths)
     depth = np.full((count, grid_h, grid_w), np.nan, np.float32)
     rays = np.full((count, grid_h, grid_w, 6), np.nan, np.float32)
+    poses = np.eye(4)[None] if world_from_camera is None else first_from_cameras(world_from_camera)
     for i, (image_depth, camera) in enumerate(zip(depths, cameras, strict=True)):
         if image_depth is not None:
             if camera is not None:
@@ -90,11 +91,16 @@ def row_targets(
             depth[i] = nearest_depth(image_depth, grid_h=grid_h, grid_w=grid_w)
         if camera is None or (world_from_camera is None and i > 0):
             continue
-        pose = np.eye(4)
-        if world_from_camera is not None and i > 0:
-            pose = np.linalg.inv(np.float64(world_from_camera[0])) @ np.float64(world_from_camera[i])
-        rays[i] = ray_map(camera, pose, grid_h=grid_h, grid_w=grid_w)
+        rays[i] = ray_map(camera, poses[i], grid_h=grid_h, grid_w=grid_w)
     return RowTargets(depth, rays, points_on_rays(depth, rays), is_metric)
+
+
+def first_from_cameras(world_from_camera: ArrayLike) -> NDArray[np.float64]:
+    """(V, 4, 4) poses in the first camera's frame; the first is exactly the identity."""
+    poses = np.asarray(world_from_camera, np.float64)
+    out = np.linalg.inv(poses[0]) @ poses
+    out[0] = np.eye(4)
+    return out
 
 
 def ray_map(

@@ -1,0 +1,12 @@
+"""Teachers of the dense heads behind one seam: `Teacher.predict(views) -> TeacherOutput`.
+
+`ground_truth` and `specialist` run with this repository alone. `depth_anything_3` and `vggt` call
+public packages and checkpoints; they are written against the published sources and their
+conventions are tested on synthetic scenes, but they have not been run with real weights here.
+"""
+
+from spatial_mllm_training.teachers.base import Teacher, TeacherOutput, View, targets_of
+from spatial_mllm_training.teachers.cache import CachedTeacher
+from spatial_mllm_training.teachers.registry import TEACHERS, build_teacher
+
+__all__ = ["TEACHERS", "CachedTeacher", "Teacher", "TeacherOutput", "View", "build_teacher", "targets_of"]

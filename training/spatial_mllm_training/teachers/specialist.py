@@ -1,0 +1,188 @@
+"""The specialist: a small network of ours from image and rays to depth, rays and points, without language.
+
+It stands in as the teacher of distillation experiments where no public weights can be had. Each
+image is looked at alone, so rays and points are in its own camera's frame; poses between images
+come from the data. With rays as input its depth is metric; without, it is metric only for the
+focal lengths it was trained on, and is given out as scale-free.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.model.ray_embedding import RayEmbedding
+from spatial_mllm_training.supervision.dpt import DPTSize, position_embedding
+from spatial_mllm_training.supervision.heads import DenseMap, SpatialHeads
+from spatial_mllm_training.teachers.base import TeacherOutput, View, hash_of_weights, known_poses
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class SpecialistConfig:
+    """Sizes; the defaults have about 5M parameters.
+
+    Attributes:
+        height, width: of the image it sees, px, multiples of `patch`; any image is resized to it.
+        uses_rays: adds a ray embedding to every token.
+    """
+
+    height: int = 144
+    width: int = 192
+    patch: int = 16
+    hidden: int = 192
+    layers: int = 6
+    heads: int = 4
+    features: int = 48
+    uses_rays: bool = True
+
+    def __post_init__(self) -> None:
+        if self.height % self.patch or self.width % self.patch or self.layers < 4:
+            raise ValueError(
+                "height and width must be multiples of patch, and there must be at least 4 layers"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of tokens."""
+        return self.height // self.patch, self.width // self.patch
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(rows, columns) of the dense maps."""
+        return 8 * self.grid[0], 8 * self.grid[1]
+
+
+class Specialist(nn.Module):
+    """A plain ViT with the same heads as the language model; four evenly spaced layers are tapped."""
+
+    def __init__(self, config: SpecialistConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patches = nn.Conv2d(3, config.hidden, config.patch, stride=config.patch)
+        self.rays = RayEmbedding(config.hidden) if config.uses_rays else None
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                config.hidden,
+                config.heads,
+                4 * config.hidden,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(config.layers)
+        )
+        size = DPTSize(channels=(config.features,) * 4, features=config.features)
+        self.dense = SpatialHeads(config.hidden, size=size)
+        self.taps = tuple(round(config.layers * (i + 1) / 4) - 1 for i in range(4))
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+
+    def forward(
+        self, images_B3HW: Tensor, rays_BN4: Tensor, has_camera_B: Tensor
+    ) -> tuple[dict[str, DenseMap], Tensor]:
+        """(maps of the three tasks, last-layer features (B, gh, gw, hidden)) of uint8 RGB images."""
+        grid_h, grid_w = self.config.grid
+        x = self.patches((images_B3HW.float() / 255.0 - self.mean) / self.std)
+        x = x + position_embedding(self.config.hidden, grid_h, grid_w).to(x)
+        x = x.flatten(2).transpose(1, 2)
+        if self.rays is not None:
+            x = x + self.rays(rays_BN4, has_camera_B).to(x.dtype)
+        taps = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            taps += [x] * self.taps.count(i)
+        return self.dense(taps, grid_h, grid_w), x.unflatten(1, (grid_h, grid_w))
+
+    def inputs(self, views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
+        """(images, rays, has_camera) of views, as `forward` takes them."""
+        grid_h, grid_w = self.config.grid
+        size = (self.config.width, self.config.height)
+        images = np.stack([cv2.resize(v.image, size, interpolation=cv2.INTER_AREA) for v in views])
+        rays = np.zeros((len(views), grid_h, grid_w, 4), np.float32)
+        for i, view in enumerate(views):
+            if view.camera is not None:
+                rays[i] = view.camera.token_rays(grid_w, grid_h)
+        return (
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(rays).flatten(1, 2),
+            torch.tensor([v.camera is not None for v in views]),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write weights and configuration as one safetensors file, whole or not at all."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        write_atomically(
+            path, save(tensors, metadata={"specialist": json.dumps(asdict(self.config))}), replace=True
+        )
+
+    @staticmethod
+    def load(path: Path) -> Specialist:
+        """Read what `save` wrote.
+
+        Raises:
+            SpatialError: MODEL_MISSING, MODEL_SIGNATURE for a file of another kind or a torn one.
+        """
+        if not path.is_file():
+            raise SpatialError(
+                ErrorCode.MODEL_MISSING, f"there is no specialist at '{path}'; train one first"
+            )
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                config = SpecialistConfig(**json.loads((file.metadata() or {})["specialist"]))
+            model = Specialist(config)
+            model.load_state_dict(load_file(str(path)))
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE, f"'{path}' does not hold a specialist's weights ({error})"
+            ) from None
+        return model
+
+
+class SpecialistTeacher:
+    """A trained specialist behind the teachers' seam."""
+
+    name = "specialist"
+    version = "1"
+
+    def __init__(self, model: Specialist, device: str = "cpu") -> None:
+        self._model = model.to(device).eval()
+        self._device = device
+
+    @staticmethod
+    def load(path: Path, device: str = "cpu") -> SpecialistTeacher:
+        return SpecialistTeacher(Specialist.load(path), device)
+
+    def weights_hash(self) -> str:
+        return hash_of_weights(self._model)
+
+    @torch.no_grad()
+    def predict(self, views: Sequence[View]) -> TeacherOutput:
+        maps, features = self._model(*(x.to(self._device) for x in self._model.inputs(views)))
+        depth, confidence = (x.cpu().numpy() for x in maps["depth"])
+        height, width = self._model.config.map_size
+        cameras = tuple(None if v.camera is None else v.camera.resized(width, height) for v in views)
+        is_metric = self._model.config.uses_rays and None not in cameras
+        return TeacherOutput(
+            depth=tuple(depth[..., 0]),
+            cameras=cameras,
+            # recorded poses are in metres and fit only a depth in metres
+            first_from_camera=known_poses(views) if is_metric else None,
+            confidence=tuple(confidence),
+            features=tuple(features.float().cpu().numpy()),
+            is_metric=is_metric,
+        )

@@ -129,7 +129,7 @@ class CameraAwareVLM(nn.Module):
             if sees_pixel is not None:
                 embedded = torch.where(sees_pixel[:, None], embedded, 0.0)
             added = embeds.new_zeros(*image_mask_BS.shape, embeds.shape[-1])
-            added[image_mask_BS] = embedded.to(embeds)
+            added = added.masked_scatter(image_mask_BS[..., None], embedded.to(embeds))
             copies = len(embeds) // len(added)  # generate() repeats each row for its beams
             return args, {**kwargs, "inputs_embeds": embeds + added.repeat_interleave(copies, 0)}
 

@@ -92,7 +92,11 @@ def _family(path_or_name: str | Path, found: str, wanted: str | None) -> ModelFa
 def _base(path_or_name: str | Path, family: ModelFamily, stock: dict[str, Any]) -> Any:
     try:
         hf, report = family.stock_class().from_pretrained(
-            path_or_name, use_safetensors=True, output_loading_info=True, **stock
+            path_or_name,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report below says it better
+            **stock,
         )
     except SafetensorError as error:
         raise SpatialError(
@@ -103,6 +107,11 @@ def _base(path_or_name: str | Path, family: ModelFamily, stock: dict[str, Any]) 
         raise SpatialError(
             ErrorCode.MODEL_MISSING, f"the weights of '{path_or_name}' cannot be loaded: {_first(error)}"
         ) from None
+    for tensor, found, expected in sorted(report["mismatched_keys"]):
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE,
+            f"{tensor} of '{path_or_name}' is {tuple(found)}, but its configuration asks for {tuple(expected)}",
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise SpatialError(

@@ -258,6 +258,31 @@ def test_words_on_real_frames_are_as_even_as_the_pairs_allow(hololens, subtask):
         assert counts.total() == len(pairs) and abs(counts[plus] - counts[minus]) == least
 
 
+@pytest.mark.parametrize("subtask", [X, Y, Z])
+def test_pairs_with_a_choice_make_up_for_those_without_wherever_they_come(subtask):
+    """Pairs that give one word in both orders, and only that word, after as many that could give either."""
+    scene = Poses(any_poses(20))
+    plus = tasks.get(subtask).labels[0]
+    forced, free = [], []
+    for pair in all_pairs(scene):
+        words = {
+            draft.truth.label
+            for swap in (0.0, 1.0)
+            for draft in drafts(moved(scene, swap_probability=swap), subtask, [pair], random())
+        }
+        if len(words) == 2:
+            free.append(pair)
+        elif words == {plus}:
+            forced.append(pair)
+    count = min(len(forced), len(free))
+    assert count >= 10
+    pairs = free[:count] + forced[:count]
+    for seed in range(3):
+        found = drafts(moved(scene), subtask, pairs, random(seed))
+        assert Counter(d.truth.label == plus for d in found) == {True: count, False: count}
+        assert [frozenset(d.frames) for d in found] == [frozenset((p.first, p.second)) for p in pairs]
+
+
 @pytest.mark.parametrize("subtask", [DISTANCE, VECTOR, YAW_ANGLE])
 def test_numbers_are_asked_in_both_orders(subtask):
     prepared = moved(Poses(any_poses(30)))

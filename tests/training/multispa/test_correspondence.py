@@ -10,11 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from scipy.stats import chisquare, kstest
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.multispa.config import MultispaConfig, PairConfig, PointConfig
+from spatial_mllm_training.multispa.config import MultispaConfig, PairConfig, PointConfig, VisibilityConfig
 from spatial_mllm_training.multispa.correspondence import SUBTASKS, drafts, missing
 from spatial_mllm_training.multispa.pair_sampling import Pair, candidate_pairs
 from spatial_mllm_training.multispa.prepare import PreparedScene, prepare
@@ -153,6 +154,24 @@ def test_images_that_do_not_agree_in_depth_give_nothing(box_room, factor):
     touched = [{p.first, p.second} for p in pairs if at in (p.first, p.second)]
     assert touched and not [frames for frames in found if set(frames) in touched]
     assert len(found) == len(pairs) - len(touched)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.9, 1.1])
+def test_depth_must_agree_even_where_it_moves_no_pixel(box_room, factor):
+    """A camera that only turns comes back to every pixel whatever the depth: here the tolerance alone decides."""
+    first = box_room(1).frames[0]
+    turned = first.world_from_camera.copy()
+    turned[:3, :3] = turned[:3, :3] @ Rotation.from_euler("y", 0.5).as_matrix()
+    frames = [first, replace(first, name="turned", world_from_camera=turned)]
+    room = type(box_room(1))(frames)
+    points, depth = prepare(room, CONFIG, random()).states[0].points_m, room.depth_m(1)
+    changed = type(room)(frames, depths={1: depth * np.float32(factor)}, points=points)
+    # a wide tolerance of visibility, so that there are common points to be judged
+    visible = prepare(changed, MultispaConfig(visibility=VisibilityConfig(tolerance_m=1.0)), random()).states
+    prepared = PreparedScene(changed, CONFIG, visible, [])
+    assert len(visible[0].common(0, 1)) > 500
+    found = drafts(prepared, COORDINATE, [Pair(0, 1, 20.0)] * 20, random())
+    assert len(found) == (20 if factor == 1.0 else 0)
 
 
 def test_cycle_limit_decides_what_passes(hololens):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from spatial_mllm_training.inspect.row_page import document
 from spatial_mllm_training.multispa.rows import Row
 
 _BINS = 24
+_FEW = 12
 
 
 @dataclass
@@ -102,7 +104,8 @@ def _section(name: str, s: SubtaskStatistics) -> str:
     if s.labels:
         charts.append(bars("Words", s.labels))
     if any(s.groups):
-        charts.append(bars("Balanced by", s.groups, limit=30))
+        few = len(s.groups) <= _FEW
+        charts.append((bars if few else columns)("Balanced by", s.groups))
     if s.categories:
         charts.append(bars("Categories", s.categories, limit=20))
     if task.max_frame_count > task.frame_count:
@@ -125,19 +128,33 @@ def histogram(title: str, unit: str, values: Sequence[float]) -> str:
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     counts, edges = np.histogram(np.clip(array, low, high), _BINS, (low, high))
-    top = max(int(counts.max()), 1)
-    columns = "".join(
-        f'<rect x="{i}" y="{100 - 100 * n / top:.1f}" width="0.86" height="{100 * n / top:.1f}">'
-        f"<title>{edges[i]:.3g} to {edges[i + 1]:.3g} {escape(unit)}: {n}</title></rect>"
-        for i, n in enumerate(counts)
-    )
+    names = [f"{a:.3g} to {b:.3g} {unit}" for a, b in pairwise(edges)]
     median = float(np.median(array))
     at = (median - low) / (high - low) * _BINS
+    mark = f'<line class="median" x1="{at:.2f}" x2="{at:.2f}" y1="0" y2="100"/>'
+    ends = (f"{low:.3g}", f"median {median:.3g} {unit}", f"{high:.3g}")
+    return _upright(title, list(zip(names, counts.tolist(), strict=True)), mark, ends)
+
+
+def columns(title: str, counts: Counter[str]) -> str:
+    """A figure of upright bars, for many groups in their natural order."""
+    groups = sorted(counts.items(), key=_natural)
+    smallest, largest = min(counts.values()), max(counts.values())
+    ends = (groups[0][0] or "none", f"{len(groups)} groups of {smallest} to {largest}", groups[-1][0])
+    return _upright(title, groups, "", ends)
+
+
+def _upright(title: str, bars: Sequence[tuple[str, int]], mark: str, ends: Sequence[str]) -> str:
+    top = max(*(n for _, n in bars), 1)
+    rects = "".join(
+        f'<rect x="{i}" y="{100 - 100 * n / top:.1f}" width="0.86" height="{100 * n / top:.1f}">'
+        f"<title>{escape(name)}: {n}</title></rect>"
+        for i, (name, n) in enumerate(bars)
+    )
     return (
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption><svg class="bars" viewBox="0 0 {_BINS} 100" '
-        f'preserveAspectRatio="none">{columns}<line class="median" x1="{at:.2f}" x2="{at:.2f}" y1="0" y2="100"/></svg>'
-        f'<p class="ends"><span>{low:.3g}</span><span>median {median:.3g} {escape(unit)}</span>'
-        f"<span>{high:.3g}</span></p></figure>"
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption><svg class="bars" '
+        f'viewBox="0 0 {len(bars)} 100" preserveAspectRatio="none">{rects}{mark}</svg>'
+        f'<p class="ends">{"".join(f"<span>{escape(end)}</span>" for end in ends)}</p></figure>'
     )
 
 
@@ -147,7 +164,7 @@ def bars(title: str, counts: Counter[str], limit: int = 12) -> str:
     rest = sum(counts.values()) - sum(n for _, n in shown)
     top = max(n for _, n in shown)
     lines = "".join(
-        f'<li><span>{escape(word) or "none"}</span><i style="width:{58 * n / top:.1f}%"></i><b>{n}</b></li>'
+        f'<li><span>{escape(word) or "none"}</span><i style="width:{40 * n / top:.1f}%"></i><b>{n}</b></li>'
         for word, n in shown
     )
     more = f"<li><span>others</span><b>{rest}</b></li>" if rest else ""

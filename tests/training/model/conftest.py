@@ -114,7 +114,9 @@ def _batch(model: CameraAwareVLM, rows: list[list[tuple[int, int]]], *, padding:
             camera = CameraModel.from_fov(width, height, hfov_rad=rng.uniform(0.7, 1.5))
             rays.append(token_rays(framing, camera))
             framings.append(framing)
-            ids += [model.family.visual_token_id(config)] * framing.token_count + [int(rng.integers(3, 80))]
+            visual = [model.family.visual_token_id(config)] * framing.token_count
+            # Qwen counts images by their start tokens when it repeats rows for beams
+            ids += [92, *visual, 93, int(rng.integers(3, 80))]
         prompts.append(ids + list(rng.integers(3, 80, 4)))
     length = max(map(len, prompts))
     ids = torch.full((len(rows), length), PAD)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spatial_mllm_training.model.families.base import check_size, check_square, square_grid, stacked
@@ -81,4 +82,5 @@ def prompt_inputs(config: Any, ids_BS: Tensor) -> dict[str, Tensor]:
 
 
 def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:
-    return hf.model.get_video_features(images_BCHW[:, None], return_dict=True).pooler_output
+    features = hf.model.get_video_features(images_BCHW[:, None], return_dict=True).pooler_output
+    return torch.stack(list(features)).flatten(1, -2)  # before transformers 5.23 a tuple of (frames, N, D)

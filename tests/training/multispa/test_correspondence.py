@@ -84,6 +84,10 @@ def by_opencv(pixel, depth_m, source, target):
 
 @pytest.mark.parametrize("subtask", SUBTASKS)
 def test_real_points_reproject_within_a_pixel_and_come_back_by_opencv(hololens, measured, subtask):
+    """As recorded depth and poses say. The pictures differ from them by more: optical flow on the whole
+
+    sequence leaves 0.6 px (median) above 50 % overlap, 2.0 px at 20-35 % and 2.7 px at 6-20 %.
+    """
     frames, pairs = hololens.scene.frames, candidate_pairs(hololens)
     found = [draft for seed in range(5) for draft in drafts(hololens, subtask, pairs, random(seed))]
     assert len(pairs) > 20 and len(found) > 100

@@ -105,7 +105,7 @@ def fit(
             if not torch.isfinite(loss):
                 where = cache.places[rows[0]]
                 raise ProbeProblem(
-                    f"the probe's loss is {float(loss)} in epoch {epoch + 1}, in the batch of scene "
+                    f"the probe's loss is {loss.item()} in epoch {epoch + 1}, in the batch of scene "
                     f"'{where.scene}', frame {where.frame}"
                 )
             optimizer.zero_grad(set_to_none=True)

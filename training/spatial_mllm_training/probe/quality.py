@@ -170,12 +170,13 @@ def table(quality: Quality) -> str:
         f"{quality.model}: {quality.questions} questions by lifting error ({quality.measure}), worst lifted first",
         f"{'bin':<5}{'error':>20}{'n':>7}{'accuracy':>11}{'±':>6}{'± by scene':>12}{'within types':>15}{'±':>6}",
     ]
-    for number, (one, same) in enumerate(zip(quality.plain, quality.within, strict=False), 1):
-        a, b = one.accuracy, same.accuracy
+    same_mixture = {q.number: q.accuracy for q in quality.within}
+    for one in quality.plain:
+        a, b = one.accuracy, same_mixture.get(one.number)
         span = f"{one.error_low:.3f} to {one.error_high:.3f}{unit}"
         lines.append(
-            f"{number:<5}{span:>20}{a.n:>7}{a.percent:>9.1f} %{a.standard_error:>6.1f}{a.scene_error:>12.1f}"
-            f"{b.percent:>13.1f} %{b.standard_error:>6.1f}"
+            f"{one.number:<5}{span:>20}{a.n:>7}{a.percent:>9.1f} %{a.standard_error:>6.1f}{a.scene_error:>12.1f}"
+            + (f"{b.percent:>13.1f} %{b.standard_error:>6.1f}" if b else "")
         )
     s = quality.slope
     if math.isfinite(s.per_unit):

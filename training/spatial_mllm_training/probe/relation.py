@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from spatial_mllm_core.evaluation.metrics import spearman
 from spatial_mllm_training.benchmark.means import Figure, Rows
@@ -25,13 +26,15 @@ _STEPS, _TOLERANCE = 60, 1e-10
 
 @dataclass(frozen=True)
 class Quarter:
-    """A quarter of the questions, the worst lifted first (bin 1 of the paper).
+    """A quarter of the questions.
 
     Attributes:
+        number: 1 for the worst lifted, as in the paper, to 4.
         accuracy: per cent, with the binomial error and the error by scene.
         error_low, error_high: range of the lifting error in it.
     """
 
+    number: int
     accuracy: Figure
     error_low: float
     error_high: float
@@ -42,7 +45,7 @@ class RankTrend:
     """Spearman's correlation of two series over checkpoints.
 
     Attributes:
-        rho: NaN with fewer than two or a constant series.
+        rho: NaN with fewer than two checkpoints or a constant series.
         p_value: share of the orders of one series (all of them for up to 8 checkpoints, else 20,000
             by chance) with a correlation at least as strong in either direction.
     """
@@ -82,7 +85,8 @@ def quarters(
 ) -> list[Quarter]:
     """Accuracy by quarter of the lifting error, from the largest errors to the smallest.
 
-    Questions with equal errors (they share their images) stay together, so quarters may differ in size.
+    Questions with equal errors (they share their images) stay together, so quarters may differ in
+    size, and one may be missing.
 
     Args:
         error: (N,) finite.
@@ -107,23 +111,24 @@ def quarters(
         if mask.any():
             rows = Rows(["all"] * int(mask.sum()), [s for s, m in zip(scenes, mask, strict=True) if m])
             figure = rows.figure(y[mask], {"all": 1.0})
-            found.append(Quarter(figure, float(e[mask].min()), float(e[mask].max())))
+            found.append(Quarter(quarter + 1, figure, float(e[mask].min()), float(e[mask].max())))
     return found
 
 
 def rank_trend(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> RankTrend:
     """Spearman's rank correlation over checkpoints with a permutation test."""
     x, y = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
-    rho = spearman(x, y)
-    if not math.isfinite(rho):
-        return RankTrend(rho, math.nan, len(x))
-    if len(x) <= _ALL_ORDERS:
-        orders = itertools.permutations(range(len(x)))
+    rho, n = spearman(x, y), len(x)
+    if not math.isfinite(rho) or not np.isfinite([x, y]).all():
+        return RankTrend(rho, math.nan, n)
+    if n <= _ALL_ORDERS:
+        orders = np.array(list(itertools.permutations(range(n))))
     else:
-        rng = np.random.default_rng(seed)
-        orders = (rng.permutation(len(x)) for _ in range(_SHUFFLES))
-    strong = [abs(spearman(x, y[list(order)])) >= abs(rho) - 1e-12 for order in orders]
-    return RankTrend(rho, float(np.mean(strong)), len(x))
+        orders = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (_SHUFFLES, 1)), axis=1)
+    ranks_x, ranks_y = (rankdata(series) - (n + 1) / 2 for series in (x, y))
+    strength = np.abs(ranks_y[orders] @ ranks_x)
+    least = abs(float(ranks_x @ ranks_y)) - 1e-9
+    return RankTrend(rho, float(np.mean(strength >= least)), n)
 
 
 def logistic_slope(error: ArrayLike, right: ArrayLike, types: Sequence[str], scenes: Sequence[str]) -> Slope:

@@ -177,18 +177,24 @@ def open_published(
     from spatial_mllm_training.model.checkpoint import load
 
     model = load(path_or_name, additions=additions, dtype="auto")
+    texts, visual = model.family.PLACEHOLDER, model.family.visual_token_id(model.hf.config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_name)
-    except (OSError, ValueError) as error:
-        raise ProbeProblem(f"'{path_or_name}' has no tokenizer that loads: {error}") from None
-    texts = model.family.PLACEHOLDER
+        # without its files transformers gives an empty tokenizer instead of an error
+        knows = tokenizer.convert_tokens_to_ids(texts[1]) == visual
+    except (OSError, ValueError, KeyError):
+        knows = False
+    if not knows:
+        raise ProbeProblem(
+            f"'{path_or_name}' has no tokenizer in which {texts[1]} is token {visual}; copy its tokenizer files too"
+        )
     before, after = (tokenizer.encode(texts[i], add_special_tokens=False) for i in (0, 2))
     folder = Path(path_or_name)
     weights = sorted(folder.glob("*.safetensors")) + ([additions] if additions else [])
     marks = [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in weights]
     return VlmTaps(
         model,
-        (before, model.family.visual_token_id(model.hf.config), after),
+        (before, visual, after),
         name=folder.name if additions is None else f"{folder.name} with {additions.name}",
         fingerprint=" ".join([str(path_or_name), *marks]),
         size=size or PUBLISHED_SIZE,

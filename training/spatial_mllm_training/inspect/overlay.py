@@ -50,21 +50,22 @@ def _is_true(row: Row, point: RowPoint) -> bool:
 
 
 def _mark(point: RowPoint, is_true: bool, unit: float) -> str:
-    style = "true" if is_true else "asked"
     x, y = point.u_px, point.v_px
-    ring = f'<circle class="{style}" cx="{x:.2f}" cy="{y:.2f}" r="{2.4 * unit:.2f}"/>'
-    if not is_true:
-        return ring
-    return ring + _cross(x, y, unit, style)
+    if is_true:
+        # around a drawn dot wide enough to leave its letter free
+        return _target(x, y, (5.0 if point.drawn else 2.4) * unit)
+    return "" if point.drawn else f'<circle class="asked" cx="{x:.2f}" cy="{y:.2f}" r="{2.4 * unit:.2f}"/>'
 
 
-def _cross(x: float, y: float, unit: float, style: str) -> str:
-    a, b = 1.6 * unit, 3.6 * unit
+def _target(x: float, y: float, radius: float) -> str:
+    """A ring with four ticks."""
+    a, b = 0.7 * radius, 1.5 * radius
     ends = ((a, 0, b, 0), (-a, 0, -b, 0), (0, a, 0, b), (0, -a, 0, -b))
-    return "".join(
-        f'<line class="{style}" x1="{x + x1:.2f}" y1="{y + y1:.2f}" x2="{x + x2:.2f}" y2="{y + y2:.2f}"/>'
+    ticks = "".join(
+        f'<line class="true" x1="{x + x1:.2f}" y1="{y + y1:.2f}" x2="{x + x2:.2f}" y2="{y + y2:.2f}"/>'
         for x1, y1, x2, y2 in ends
     )
+    return f'<circle class="true" cx="{x:.2f}" cy="{y:.2f}" r="{radius:.2f}"/>{ticks}'
 
 
 def _motion(row: Row, image: int, unit: float) -> list[str]:
@@ -78,10 +79,7 @@ def _motion(row: Row, image: int, unit: float) -> list[str]:
         return []
     x, y = camera(row, image).project(seen[None, :3])[0]
     if image == 1:
-        return [
-            f'<circle class="true" cx="{x:.2f}" cy="{y:.2f}" r="{2.4 * unit:.2f}"/>',
-            _cross(x, y, unit, "true"),
-        ]
+        return [_target(x, y, 2.4 * unit)]
     first = row.spatial.points[0]
     return [f'<line class="true" x1="{first.u_px:.2f}" y1="{first.v_px:.2f}" x2="{x:.2f}" y2="{y:.2f}"/>']
 

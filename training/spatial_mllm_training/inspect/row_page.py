@@ -30,7 +30,7 @@ def page(title: str, rows: Sequence[Row], images: Path) -> str:
     )
     legend = (
         '<p class="hint">Dots and letters are in the images themselves. Rings and green marks are drawn by this page '
-        "from the exact numbers: yellow ring = asked, green cross = truth, green line = where the point went.</p>"
+        "from the exact numbers: yellow ring = asked, green target = truth, green line = where the point went.</p>"
     )
     return document(title, f'<h1>{escape(title)}</h1>{legend}<nav class="index">{index}</nav>{body}', style)
 

@@ -28,24 +28,28 @@ from spatial_mllm_training.teachers.vggt import from_vggt, input_size
 FACTOR = 0.37  # a scale-free teacher's unit, in metres
 
 
-def as_they_write_it(views):
-    """(depth (V, H, W), extrinsics (V, 3, 4) w2c, intrinsics (V, 3, 3)) in units of FACTOR metres."""
+def as_they_write_it(views, first_pixel):
+    """(depth (V, H, W), extrinsics (V, 3, 4) w2c, intrinsics (V, 3, 3)) in units of FACTOR metres.
+
+    `first_pixel` is what they call the centre of the first pixel: 0 for VGGT, 1/2 for DA3.
+    """
     depth = np.stack([v.depth_m for v in views]) / FACTOR
     extrinsics = []
     for view in views:
         rotation, centre = view.world_from_camera[:3, :3], view.world_from_camera[:3, 3] / FACTOR
         extrinsics.append(np.column_stack([rotation.T, -rotation.T @ centre]))
     camera = views[0].camera
-    k = [[camera.fx, 0, camera.width / 2], [0, camera.fy, camera.height / 2], [0, 0, 1]]
+    cx, cy = camera.cx + first_pixel, camera.cy + first_pixel
+    k = [[camera.fx, 0, cx], [0, camera.fy, cy], [0, 0, 1]]
     return depth, np.stack(extrinsics), np.tile(k, (len(views), 1, 1))
 
 
 def their_world_points(depth, extrinsics, intrinsics):
-    """VGGT's unprojection with w2c extrinsics, at pixel centres u + 1/2 from the corner."""
+    """VGGT's published unprojection with w2c extrinsics."""
     out = []
     for d, e, k in zip(depth, extrinsics, intrinsics, strict=True):
         v, u = np.mgrid[: d.shape[0], : d.shape[1]]
-        camera = np.stack([(u + 0.5 - k[0, 2]) * d / k[0, 0], (v + 0.5 - k[1, 2]) * d / k[1, 1], d], -1)
+        camera = np.stack([(u - k[0, 2]) * d / k[0, 0], (v - k[1, 2]) * d / k[1, 1], d], -1)
         out.append((camera - e[:, 3]) @ e[:, :3])
     return np.stack(out)
 
@@ -56,7 +60,7 @@ def in_first_camera(points, extrinsics):
 
 def test_vggts_answer_is_the_same_scene(floor_views):
     views = floor_views(3)
-    depth, extrinsics, intrinsics = as_they_write_it(views)
+    depth, extrinsics, intrinsics = as_they_write_it(views, 0.0)
     features = np.zeros((3, 3, 4, 8), np.float32)
     output = from_vggt(depth[..., None], np.ones_like(depth), extrinsics, intrinsics, features)
     assert not output.is_metric
@@ -71,7 +75,7 @@ def test_vggts_answer_is_the_same_scene(floor_views):
 @pytest.mark.parametrize("metric", [0, 1])
 def test_da3s_answer_is_the_same_scene(floor_views, metric):
     views = floor_views(3)
-    depth, extrinsics, intrinsics = as_they_write_it(views)
+    depth, extrinsics, intrinsics = as_they_write_it(views, 0.5)
     sky = np.isnan(depth)
     prediction = SimpleNamespace(
         depth=np.where(sky, 99.0, depth), conf=np.full(depth.shape, 2.0), is_metric=metric, sky=sky,
@@ -148,7 +152,7 @@ def test_vggts_input_is_a_multiple_of_its_patch(size, expected):
 def test_a_teacher_in_other_units_costs_a_perfect_student_nothing(floor_views):
     """End to end: VGGT's units, our metric prediction, scale taken out of both."""
     views = floor_views(3)
-    depth, extrinsics, intrinsics = as_they_write_it(views)
+    depth, extrinsics, intrinsics = as_they_write_it(views, 0.0)
     output = from_vggt(depth[..., None], depth * 0 + 1, extrinsics, intrinsics, np.zeros((3, 3, 4, 8)))
     scale_free = stack_rows([targets_of(output, grid_h=24, grid_w=32)])
     metric = stack_rows([targets_of(GroundTruth().predict(views), grid_h=24, grid_w=32)])
@@ -199,7 +203,7 @@ def test_the_ground_truth_is_what_the_data_say(floor_views):
 
 def test_the_least_sure_cells_can_be_left_out(floor_views):
     views = floor_views(1)
-    depth, extrinsics, intrinsics = as_they_write_it(views)
+    depth, extrinsics, intrinsics = as_they_write_it(views, 0.0)
     confidence = np.arange(depth.size, dtype=np.float32).reshape(depth.shape)
     output = from_vggt(depth[..., None], confidence, extrinsics, intrinsics, np.zeros((1, 3, 4, 8)))
     kept = targets_of(output, grid_h=48, grid_w=64, drop_share=0.25).depth[0]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from spatial_mllm_training.supervision.heads import DenseMap
 from spatial_mllm_training.supervision.targets import DenseTargets
+from spatial_mllm_training.supervision.terms import in_full
 
 MODES = ("both", "target")
 _SMALLEST_SCALE = 1e-6
@@ -63,11 +64,11 @@ def predicted_scale(predictions: Mapping[str, DenseMap], targets: DenseTargets, 
     """
     if "points" in predictions:
         valid = torch.isfinite(targets.points).all(-1)
-        points = torch.where(valid[..., None], _full(predictions["points"].value), 0.0)
+        points = torch.where(valid[..., None], in_full(predictions["points"].value), 0.0)
         mean, found = _row_means(torch.linalg.vector_norm(points, dim=-1), valid, targets)
     elif "depth" in predictions:
         valid = _has_depth(targets)
-        depth = torch.where(valid, _full(predictions["depth"].value[..., 0]), 0.0)
+        depth = torch.where(valid, in_full(predictions["depth"].value[..., 0]), 0.0)
         mean, found = _row_means(depth, valid, targets)
         true, _ = _row_means(torch.where(valid, targets.depth, 0.0), valid, targets)
         mean = mean * scale_R / true.clamp(min=_SMALLEST_SCALE)
@@ -92,7 +93,7 @@ def _divided_targets(targets: DenseTargets, scale_N: Tensor) -> DenseTargets:
 
 def _divided(task: str, dense: DenseMap, scale_N: Tensor) -> DenseMap:
     s = scale_N[:, None, None, None]
-    value = _full(dense.value)
+    value = in_full(dense.value)
     return DenseMap(_divided_rays(value, s) if task == "rays" else value / s, dense.confidence)
 
 
@@ -106,7 +107,3 @@ def _row_means(value_NHW: Tensor, valid_NHW: Tensor, targets: DenseTargets) -> t
     sums = value_NHW.new_zeros(rows).index_add(0, targets.row, value_NHW.sum((1, 2)))
     counts = value_NHW.new_zeros(rows).index_add(0, targets.row, valid_NHW.sum((1, 2)).to(value_NHW))
     return sums / counts.clamp(min=1), counts > 0
-
-
-def _full(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -91,8 +91,8 @@ def normal_term(
 ) -> Tensor:
     """Eq. 12 on point maps: mean over scales of the mean of (1 - <n, n*>) c - alpha log c."""
     with _full_precision(prediction_NHW3):
-        prediction = torch.where(valid_NHW[..., None], _full(prediction_NHW3), 0.0)
-        target = torch.where(valid_NHW[..., None], _full(target_NHW3), 0.0)
+        prediction = torch.where(valid_NHW[..., None], in_full(prediction_NHW3), 0.0)
+        target = torch.where(valid_NHW[..., None], in_full(target_NHW3), 0.0)
         confidence = _confidence(confidence_NHW, valid_NHW)
         total = prediction.new_zeros(())
         for k in range(NORMAL_SCALES):
@@ -142,8 +142,8 @@ def distillation_term(
         teacher_Bhwd: the teacher's last features on its own grid.
     """
     with _full_precision(student_BND):
-        pooled = F.adaptive_avg_pool2d(_full(teacher_Bhwd).permute(0, 3, 1, 2), (grid_h, grid_w))
-        cosine = F.cosine_similarity(_full(student_BND), pooled.flatten(2).transpose(1, 2), dim=-1)
+        pooled = F.adaptive_avg_pool2d(in_full(teacher_Bhwd).permute(0, 3, 1, 2), (grid_h, grid_w))
+        cosine = F.cosine_similarity(in_full(student_BND), pooled.flatten(2).transpose(1, 2), dim=-1)
         if has_teacher_B is None:
             return -cosine.mean()
         cosine = torch.where(has_teacher_B[:, None], cosine, 0.0)
@@ -154,18 +154,19 @@ def _full_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
-def _full(x: Tensor) -> Tensor:
+def in_full(x: Tensor) -> Tensor:
+    """float32, or float64 where it was."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def _difference(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     mask = valid[..., None]
     # both sides first: inf - inf of a cell that does not count would still be NaN in its gradient
-    return torch.where(mask, _full(prediction), 0.0) - torch.where(mask, _full(target), 0.0)
+    return torch.where(mask, in_full(prediction), 0.0) - torch.where(mask, in_full(target), 0.0)
 
 
 def _confidence(confidence: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid, _full(confidence), 1.0)
+    return torch.where(valid, in_full(confidence), 1.0)
 
 
 def _mean(term: Tensor, valid: Tensor, valid_range: float | None) -> Tensor:

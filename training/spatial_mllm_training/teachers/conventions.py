@@ -1,8 +1,8 @@
 """How Depth-Anything-3 and VGGT write cameras, and how we do; pure functions on arrays (papers.md 7).
 
-Theirs: extrinsics are camera_from_world ("w2c"), 3x4 or 4x4; the principal point counts from the
-image's corner, so a centred one is at W / 2. Ours: first_from_camera, and integer coordinates are
-pixel centres, so the same one is at (W - 1) / 2.
+Theirs: extrinsics are camera_from_world ("w2c"), 3x4 or 4x4. Ours: first_from_camera. Pixels: ours
+and VGGT's unprojection call the first pixel's centre 0; DA3 calls it 1/2, from the image's corner.
+(VGGT puts every principal point at W / 2 all the same, half a pixel right of the middle.)
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ def extrinsics_from_poses(world_from_camera: ArrayLike) -> NDArray[np.float32]:
 
 
 def camera_from_corner_k(k: ArrayLike, width: int, height: int) -> CameraModel:
-    """Our camera of their K for an image of width x height px."""
+    """Our camera of DA3's K for an image of width x height px."""
     ours = np.array(k, np.float64)
     ours[:2, 2] -= 0.5
-    ours[0, 1] = 0.0
     return CameraModel.from_k(ours, width, height)
 
 
 def corner_k(camera: CameraModel) -> NDArray[np.float32]:
-    """Their (3, 3) K of our camera; they know no lens distortion."""
+    """DA3's (3, 3) K of our camera; it knows no lens distortion."""
     theirs = camera.k.copy()
     theirs[:2, 2] += 0.5
     return theirs.astype(np.float32)

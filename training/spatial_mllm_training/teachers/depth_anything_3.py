@@ -1,7 +1,10 @@
 """Depth-Anything-3 as a teacher, through its public package.
 
-Written against ByteDance-Seed/Depth-Anything-3 at 2c21ea8 (`DepthAnything3.inference`). Not run
-with real weights here: only the conversion of its answers is tested.
+Written against ByteDance-Seed/Depth-Anything-3 at 2c21ea8 (`DepthAnything3.inference`). Run once by
+hand on depth-anything-3 0.1.1 with random weights of the Small and Metric-Large shapes (one to
+three views, with poses and without), never with real ones; tests hold the conversion of its answers.
+Its own ray decoder, fed our ray map with the channels swapped (`conventions.rays_from_da3`), gave
+back pose and focal length to 3e-7.
 
 Its answers are known up to one factor except those of the metric and nested checkpoints. The
 package's ray map never leaves `inference`; rays come from its cameras.

@@ -1,7 +1,8 @@
 """VGGT as a teacher, through its public package (transformers 5.23 has no VGGT of its own).
 
-Written against facebookresearch/vggt (README "Detailed Usage", training code at 105a198). Not run
-with real weights here: only the conversion of its answers is tested.
+Written against facebookresearch/vggt (README "Detailed Usage"). Run once by hand on a fork of it with
+the same interface and random weights, where our points equalled its own unprojection to 3e-7;
+never with real ones. Tests hold the conversion of its answers.
 
 Its answers are known up to one factor. Images are resized as its loader does, longest side 518 px
 and both sides multiples of 14, except that tall images are not cropped.
@@ -16,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
+from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.teachers.base import TeacherOutput, View, check_one_size, hash_of_weights
-from spatial_mllm_training.teachers.conventions import camera_from_corner_k, poses_from_extrinsics
+from spatial_mllm_training.teachers.conventions import poses_from_extrinsics
 
 DEFAULT_WEIGHTS = "facebook/VGGT-1B"
 _LONGEST_SIDE_PX = 518
@@ -91,7 +93,7 @@ def from_vggt(
     height, width = depth.shape[1:]
     return TeacherOutput(
         depth=tuple(depth),
-        cameras=tuple(camera_from_corner_k(k, width, height) for k in np.asarray(intrinsics_V33)),
+        cameras=tuple(CameraModel.from_k(k, width, height) for k in np.asarray(intrinsics_V33)),
         first_from_camera=poses_from_extrinsics(extrinsics_V34),
         confidence=tuple(np.asarray(confidence_VHW, np.float32)),
         features=tuple(features),

@@ -142,10 +142,11 @@ def test_too_little_memory_is_said_at_once() -> None:
         spreading.stop()
 
 
-def test_a_cluster_that_does_not_answer_is_said() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "a cluster"])
+def test_a_cluster_that_does_not_answer_is_said(address: str) -> None:
     with pytest.raises(SpatialError) as caught:
-        list(spreading.spread(_die, ["a"], workers=1, address="auto", memory_gib=0.2))
-    assert caught.value.code is ErrorCode.BACKEND_UNAVAILABLE and "'auto'" in caught.value.sentence
+        list(spreading.spread(_die, ["a"], workers=1, address=address, memory_gib=0.2))
+    assert caught.value.code is ErrorCode.BACKEND_UNAVAILABLE and f"'{address}'" in caught.value.sentence
 
 
 def _broken(folder: Path) -> list[SceneRef]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -50,6 +52,7 @@ def _with_ray(
     if not ray.is_initialized():
         try:
             if address:
+                _knock(address)
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
             else:
                 ray.init(
@@ -59,7 +62,7 @@ def _with_ray(
                     log_to_driver=False,
                     object_store_memory=128 << 20,  # only small outcomes travel
                 )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise SpatialError(
                 ErrorCode.BACKEND_UNAVAILABLE, f"Ray at '{address or 'this machine'}' does not start: {error}"
             ) from error
@@ -76,15 +79,30 @@ def _with_ray(
     context.max_errored_blocks = -1  # a worker that dies costs its scene, not the run
     context.print_on_execution_start = False
     # One scene a block, so that outcomes come one by one and a dead worker takes one scene along.
-    data = ray.data.range(len(items), override_num_blocks=len(items)).map(
-        lambda record: {"id": record["id"], "outcome": json.dumps(function(items[record["id"]]))},
-        num_cpus=1,
-        memory=memory,
-        concurrency=None if address else workers,
-        max_retries=1,  # the default is for ever
-    )
+    with warnings.catch_warnings():
+        # `max_retries` goes in 2.64, which pyproject.toml keeps out until there is another way
+        warnings.simplefilter("ignore", DeprecationWarning)
+        data = ray.data.range(len(items), override_num_blocks=len(items)).map(
+            lambda record: {"id": record["id"], "outcome": json.dumps(function(items[record["id"]]))},
+            num_cpus=1,
+            memory=memory,
+            concurrency=None if address else workers,
+            max_retries=1,  # the default is for ever
+        )
     for record in data.iter_rows():
         yield int(record["id"]), json.loads(record["outcome"])
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens: Ray itself tries for two minutes and then ends the process.
+
+    Raises:
+        OSError: nobody does.  ValueError: not an address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def stop() -> None:

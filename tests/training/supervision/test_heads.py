@@ -50,6 +50,8 @@ def test_heads_are_decoupled_and_can_be_left_out():
     assert all(p.grad is not None for p in heads.projectors.parameters())
     with pytest.raises(ValueError, match="flow"):
         SpatialHeads(24, tasks=("depth", "flow"))
+    with pytest.raises(ValueError, match="inv_log"):
+        SpatialHeads(24, point_activation="tanh")
 
 
 def test_every_parameter_is_used():

@@ -70,13 +70,15 @@ class SpatialHeads(nn.Module):
         unknown = [t for t in tasks if t not in TASKS]
         if unknown:
             raise ValueError(f"unknown 3D task {unknown[0]!r}; known are {', '.join(TASKS)}")
+        if point_activation not in ("inv_log", "linear"):
+            raise ValueError(f"point_activation must be 'inv_log' or 'linear', got {point_activation!r}")
         lifted = size.channels[3] if lifted is None else lifted
         self.projectors = Projectors(hidden_size, lifted, shared=shared_projector)
         self.decoders = nn.ModuleDict({t: DPTDecoder((lifted,) * 4, size, TASKS[t] + 1) for t in tasks})
         self.activations: dict[str, Callable[[Tensor], Tensor]] = {
             "depth": exp_activation,
             "rays": nn.Identity(),
-            "points": {"inv_log": inv_log, "linear": nn.Identity()}[point_activation],
+            "points": inv_log if point_activation == "inv_log" else nn.Identity(),
         }
 
     def forward(

@@ -22,6 +22,7 @@ SIZES = [
     (640, 480),
     (1296, 968),
     (641, 479),
+    (640, 481),
     (97, 61),
     (61, 97),
     (333, 1000),
@@ -157,7 +158,7 @@ def test_sizes_equal_shortest_edge_and_centre_crop_everywhere():
     ids=["pinhole", "plumb_bob", "rational"],
 )
 @pytest.mark.parametrize(
-    "size", [(640, 480), (641, 479), (1296, 968), (97, 61), (480, 640), (301, 900)], ids=str
+    "size", [(640, 480), (641, 479), (640, 481), (1296, 968), (97, 61), (480, 640), (301, 900)], ids=str
 )
 def test_ray_at_a_token_centre_is_opencvs_for_that_pixel_of_the_original_image(family, size, model, lens):
     width, height = size
@@ -168,6 +169,8 @@ def test_ray_at_a_token_centre_is_opencvs_for_that_pixel_of_the_original_image(f
     framing = family.framing(config, family.PROCESSING, width, height)
     found = token_rays(framing, camera)
     pixels, sees = independent_centres(family, framing, width, height)
+    u, v = framing.token_centres_px()
+    np.testing.assert_allclose(np.stack(np.meshgrid(u, v), -1).reshape(-1, 2), pixels, atol=1e-9)
     np.testing.assert_array_equal(found.sees_pixel_N[: len(sees)], sees)
     assert not found.sees_pixel_N[len(sees) :].any()
     assert sees.sum() > 0

@@ -14,7 +14,10 @@ from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 from spatial_mllm_training.model.losses import CONFIDENCE_ALPHA, depth_loss
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files
-from spatial_mllm_training.train import schedule, train
+from spatial_mllm_training.train import main
+from spatial_mllm_training.training_loop.loop import run
+from spatial_mllm_training.training_loop.optimizers import schedule
+from spatial_mllm_training.training_loop.setup import DataPaths
 
 
 @pytest.fixture
@@ -35,13 +38,14 @@ def test_seeds_split_training_from_held_out(scenes):
 @pytest.mark.slow
 def test_a_run_saves_resumes_and_becomes_a_bundle_that_answers(scenes, tmp_path):
     out = tmp_path / "run"
-    config = dataclasses.replace(RECIPES["smoke"](), minutes=0.05)
-    train(config, scenes, out, threads=1)
+    config = dataclasses.replace(RECIPES["smoke"](), steps=2, validate_batches=1, workers=0)
+    run(config, DataPaths(scenes=scenes), out, cpu=True, quiet=True)
     first = json.loads((out / "final.json").read_text())
     assert first["step"] > 0
-    train(dataclasses.replace(config, minutes=0.1), scenes, out, threads=1)
+    longer = dataclasses.replace(config, steps=3)
+    run(longer, DataPaths(scenes=scenes), out, cpu=True, quiet=True)
     assert json.loads((out / "final.json").read_text())["step"] > first["step"]
-    assert TrainConfig.from_json((out / "config.json").read_text()).minutes == 0.1
+    assert TrainConfig.from_json((out / "config.json").read_text()).steps == 3
     model, config, tokenizer, progress = load_run(out)
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -49,10 +53,12 @@ def test_a_run_saves_resumes_and_becomes_a_bundle_that_answers(scenes, tmp_path)
     assert SpatialModel.load(bundle).manifest.training["steps"] == progress["steps"]
 
 
-def test_without_scenes_it_says_what_to_run(tmp_path):
+def test_without_scenes_it_says_what_to_run(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="make_scenes"):
-        train(RECIPES["smoke"](), tmp_path / "empty", tmp_path / "run", threads=1)
+    assert (
+        main(["--recipe", "smoke", "--scenes", str(tmp_path / "empty"), "--out", str(tmp_path / "run")]) == 2
+    )
+    assert "make_scenes" in capsys.readouterr().err
 
 
 def test_the_recipe_comes_back_from_its_file():

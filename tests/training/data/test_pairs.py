@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from scipy.spatial.transform import Rotation
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_training.data.mapped_npz import map_npz
-from spatial_mllm_training.data.pairs import IGNORE, TASKS, PairBuilder, PairConfig
+from spatial_mllm_training.data.packing import IGNORE
+from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
 from spatial_mllm_training.data.views import Crop
-from spatial_mllm_training.train import collate, forward
+from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.objective import Objective
 
 HEIGHT, WIDTH = 192, 256  # of the scenes that `write_scene` makes
 
@@ -99,21 +103,22 @@ def test_packed_questions_do_not_see_each_other(scene, tokenizer, small_model):
     builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=3, pair_questions=3), augment=False)
     sample = builder.sample(np.random.default_rng(4))
     pad = tokenizer.token_to_id("<|pad|>")
-    together = forward(small_model, collate([sample], pad), PairConfig().grid)
+    objective = Objective(small_model)
+    together = objective.predict(collate([sample], pad)).logits
     start = 0
-    for number in range(2, int(sample.owner.max()) + 1):
-        keep = (sample.owner < 2) | (sample.owner == number)
-        alone = collate([sample], pad)
-        where = torch.from_numpy(np.flatnonzero(keep))
-        for name in ("ids", "labels"):
-            alone[name] = alone[name][:, where]
-        alone["positions"] = alone["positions"][:, :, where]
-        alone["mask"] = alone["mask"][:, :, where][:, :, :, where]
-        logits = forward(small_model, alone, PairConfig().grid)["logits"]
+    for number in range(3, int(sample.owner.max()) + 1):
+        keep = np.flatnonzero((sample.owner <= 2) | (sample.owner == number))
+        alone = replace(
+            sample,
+            **{name: getattr(sample, name)[keep] for name in ("ids", "labels", "owner", "seen")},
+            positions=sample.positions[:, keep],
+        )
+        logits = objective.predict(collate([alone], pad)).logits
         count = int((sample.labels[sample.owner == number] != IGNORE).sum())
         assert len(logits) == count
-        torch.testing.assert_close(together["logits"][start : start + count], logits, atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(together[start : start + count], logits, atol=2e-3, rtol=1e-3)
         start += count
+    assert start == len(together)
 
 
 @torch.no_grad()
@@ -121,12 +126,31 @@ def test_a_single_question_does_not_depend_on_the_second_image(scene, tokenizer,
     builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=2, pair_questions=2), augment=False)
     sample = builder.sample(np.random.default_rng(4))
     pad = tokenizer.token_to_id("<|pad|>")
-    before = forward(small_model, collate([sample], pad), PairConfig().grid)["logits"]
-    sample.images[1] = 255 - sample.images[1]
-    after = forward(small_model, collate([sample], pad), PairConfig().grid)["logits"]
-    single = int((sample.labels[(sample.owner >= 2) & ~sample.sees_second] != IGNORE).sum())
+    objective = Objective(small_model)
+    before = objective.predict(collate([sample], pad)).logits
+    sample.images[1].pixels[:] = 255 - sample.images[1].pixels
+    after = objective.predict(collate([sample], pad)).logits
+    single = int((sample.labels[(sample.owner >= 3) & (sample.seen == 1)] != IGNORE).sum())
     torch.testing.assert_close(before[:single], after[:single], atol=1e-5, rtol=1e-5)
     assert (before[single:] - after[single:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_dense_maps_hold_the_points_of_the_scene(scene, tokenizer, augment):
+    """Points of both views, brought to the world by SciPy, lie where OpenCV's rays and the depth put them."""
+    builder = PairBuilder([scene], tokenizer, PairConfig(still_camera=0.0), augment=augment, maps=True)
+    view = builder.draw(np.random.default_rng(3))
+    targets = dense_targets(view, maps=True)
+    relative = Rotation.from_matrix(view.world_from_camera[0][:3, :3]).inv()
+    height, width = view.depth_m.shape[1:]
+    for image, pose in enumerate(view.world_from_camera):
+        for row, column in ((3, 5), (40, 60)):
+            u = (column + 0.5) * view.images.shape[2] / width - 0.5
+            v = (row + 0.5) * view.images.shape[1] / height - 0.5
+            ray = np.array([*cv2.undistortPoints(np.array([[[u, v]]]), view.camera.k, None).ravel(), 1.0])
+            in_world = pose[:3, :3] @ (ray * view.depth_m[image, row, column]) + pose[:3, 3]
+            expected = relative.apply(in_world - view.world_from_camera[0][:3, 3])
+            np.testing.assert_allclose(targets.points[image, row, column], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):

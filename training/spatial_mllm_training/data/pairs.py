@@ -1,8 +1,7 @@
-"""Training samples: two views of a scene with many packed questions and dense depth.
+"""Training samples from scene files: two views of a scene, questions with their truths, dense depth.
 
 One sample is a pair of frames (same camera or moved camera, same or different time), encoded
-once, and a bundle of questions that each see only what a served question would see: the first
-frame's prefix, or both. A block mask and repeated positions keep the packed questions apart.
+once, and questions about the first frame or both (`packing`). Knows no model.
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ from tokenizers import Tokenizer
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_core.model.prompt import (
-    PromptFormat,
-    position_after_visual,
-    text_positions,
-    visual_positions,
-)
 from spatial_mllm_core.tasks import camera_motion, depth, object_motion
 from spatial_mllm_core.tasks.text import pixel_to_coordinate
 from spatial_mllm_training.data.mapped_npz import map_npz
+from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, ShownImage, pack
 from spatial_mllm_training.data.views import Crop, jitter_colour
-
-IGNORE = -100
+from spatial_mllm_training.supervision.targets import (
+    RowTargets,
+    first_from_cameras,
+    points_on_rays,
+    ray_map,
+)
 
 TASKS = tuple(
     task.name
@@ -78,28 +76,6 @@ class PairConfig:
         return self.height // self.pitch, self.width // self.pitch
 
 
-@dataclass
-class PairSample:
-    """Arrays of one sample; S tokens, N visual tokens per image.
-
-    Attributes:
-        images: (2, H, W, 3) uint8.  rays: (2, N, 4).  depth_m: (2, 8 gh, 8 gw), 0 = none.
-        ids: (S,) token ids, image_pad at visual tokens.  labels: (S,) answer ids or IGNORE.
-        positions: (3, S).  owner: (S,) 0 = first frame's prefix, 1 = second's, 2.. = question number.
-        sees_second: (S,) True where a question may see the second frame.
-    """
-
-    images: NDArray[np.uint8]
-    rays: NDArray[np.float32]
-    has_camera: bool
-    depth_m: NDArray[np.float32]
-    ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    sees_second: NDArray[np.bool_]
-
-
 @dataclass(frozen=True)
 class Question:
     task: tasks.Task
@@ -113,55 +89,70 @@ class PairView:
 
     Attributes:
         images: (2, H, W, 3) uint8 of one camera model.
+        world_from_camera: (2, 4, 4).
         depth_m: (2, 8 gh, 8 gw) z-depth at the head's cells, 0 = none.
         single, pair: questions about the first image, about both.
     """
 
     images: NDArray[np.uint8]
     camera: CameraModel
+    world_from_camera: NDArray[np.float64]
     depth_m: NDArray[np.float32]
     single: list[Question]
     pair: list[Question]
 
 
 class PairBuilder:
-    """Build samples from scene files written by `make_scenes`."""
+    """Build samples from scene files written by `make_scenes`.
+
+    Attributes:
+        augment: random crops, colours, templates and missing cameras.
+        maps: samples have ray and point maps beside depth.
+    """
 
     def __init__(
-        self, scenes: list[Path], tokenizer: Tokenizer, config: PairConfig, *, augment: bool = True
+        self,
+        scenes: list[Path],
+        tokenizer: Tokenizer,
+        config: PairConfig,
+        *,
+        augment: bool = True,
+        maps: bool = False,
     ) -> None:
-        self.scenes: dict[Path, dict[str, np.ndarray]] = {}
-        self.add_scenes(scenes)
+        self.scenes = {path: map_npz(path) for path in scenes}
+        self._order = sorted(self.scenes)
         self.tokenizer = tokenizer
         self.config = config
         self.augment = augment
-        self.prompt = PromptFormat()
-        self.image_id = tokenizer.token_to_id("<|image_pad|>")
-        self._text_ids: dict[str, list[int]] = {}
-
-    def add_scenes(self, scenes: list[Path]) -> None:
-        """Map scenes that are not known yet (a running `make_scenes` may add some)."""
-        for path in scenes:
-            if path not in self.scenes:
-                self.scenes[path] = map_npz(path)
-        self._order = sorted(self.scenes)
+        self.maps = maps
+        self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"))
 
     def encode(self, words: str) -> list[int]:
         return self.tokenizer.encode(words, add_special_tokens=False).ids
 
-    def sample(self, rng: np.random.Generator) -> PairSample:
+    def sample(self, rng: np.random.Generator, name: str = "pair") -> Sample:
         """One random training sample."""
         cfg = self.config
         view = self.draw(rng)
         grid_h, grid_w = cfg.grid
         rays = np.asarray(view.camera.token_rays(grid_w, grid_h), np.float32).reshape(-1, 4)
-        return PairSample(
-            images=view.images,
-            rays=np.stack([rays, rays]),
-            has_camera=not self.augment or rng.random() >= cfg.camera_dropout,
-            depth_m=view.depth_m,
-            **self._pack(rng, view.single, view.pair),
+        has_camera = not self.augment or rng.random() >= cfg.camera_dropout
+        images = [ShownImage(pixels, cfg.grid, rays, has_camera) for pixels in view.images]
+        questions = [self._worded(rng, q, 1) for q in view.single] + [
+            self._worded(rng, q, 2) for q in view.pair
+        ]
+        return pack(name, images, questions, self.form, targets=dense_targets(view, maps=self.maps))
+
+    def _worded(self, rng: np.random.Generator, question: Question, image_count: int) -> PackedQuestion:
+        task = question.task
+        served = rng.random() < self.config.served_template or not self.augment
+        asked = 0 if served else int(rng.integers(len(task.questions)))
+        answered = 0 if served else int(rng.integers(len(task.answers)))
+        turn = (
+            task.question(question.points, template=asked),
+            task.answer_text(question.truth, template=answered),
         )
+        return PackedQuestion((turn,), image_count)
 
     def draw(self, rng: np.random.Generator) -> PairView:
         """Two views of a random scene, their depth, and questions with their truths."""
@@ -194,6 +185,7 @@ class PairBuilder:
         return PairView(
             images=np.stack(images),
             camera=crop.camera(source, cfg.width, cfg.height),
+            world_from_camera=np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]],
             depth_m=np.stack(depth_mm).astype(np.float32) / 1e3,
             single=self._single_questions(rng, scene, t1, c1, crop),
             pair=self._pair_questions(rng, scene, (t1, c1), (t2, c2), crop),
@@ -303,60 +295,16 @@ class PairBuilder:
                 questions.append(Question(object_motion.OBJECT_VECTOR[moving], (coordinate,), truth))
         return questions
 
-    # -- packing ----------------------------------------------------------------------------------
 
-    def _pack(
-        self, rng: np.random.Generator, single: list[Question], pair: list[Question]
-    ) -> dict[str, NDArray]:
-        grid_h, grid_w = self.config.grid
-        ids: list[int] = []
-        positions: list[NDArray[np.int64]] = []
-        owner: list[int] = []
-        labels: list[int] = []
-        sees: list[bool] = []
-
-        def add(
-            tokens: list[int],
-            place: NDArray[np.int64],
-            who: int,
-            second: bool,
-            targets: list[int] | None = None,
-        ) -> None:
-            ids.extend(tokens)
-            positions.append(place)
-            owner.extend([who] * len(tokens))
-            sees.extend([second] * len(tokens))
-            labels.extend(targets if targets is not None else [IGNORE] * len(tokens))
-
-        starts = []
-        at = 0
-        for index in (0, 1):
-            before = self.encode(self.prompt.frame_prefix.format(index=index + 1))
-            after = self.encode(self.prompt.frame_suffix)
-            add(before, text_positions(len(before), at), index, index == 1)
-            at += len(before)
-            add([self.image_id] * (grid_h * grid_w), visual_positions(grid_h, grid_w, at), index, index == 1)
-            at = position_after_visual(grid_h, grid_w, at)
-            add(after, text_positions(len(after), at), index, index == 1)
-            at += len(after)
-            starts.append(at)
-        for number, (question, second) in enumerate([(q, False) for q in single] + [(q, True) for q in pair]):
-            served = rng.random() < self.config.served_template or not self.augment
-            q_template = 0 if served else int(rng.integers(len(question.task.questions)))
-            a_template = 0 if served else int(rng.integers(len(question.task.answers)))
-            asked = self.encode(
-                question.task.question(question.points, template=q_template) + self.prompt.question_suffix
-            )
-            answer = self.encode(
-                question.task.answer_text(question.truth, template=a_template) + self.prompt.stop
-            )
-            tokens = asked + answer[:-1]
-            targets = [IGNORE] * (len(asked) - 1) + answer
-            add(tokens, text_positions(len(tokens), starts[int(second)]), 2 + number, second, targets)
-        return {
-            "ids": np.asarray(ids, np.int64),
-            "labels": np.asarray(labels, np.int64),
-            "positions": np.concatenate(positions, axis=1),
-            "owner": np.asarray(owner, np.int64),
-            "sees_second": np.asarray(sees, bool),
-        }
+def dense_targets(view: PairView, *, maps: bool) -> RowTargets:
+    """What the dense heads should say about a view; NaN in place of rays and points without `maps`."""
+    depth = np.where(view.depth_m > 0, view.depth_m, np.nan).astype(np.float32)
+    if not maps:
+        none = np.full((), np.nan, np.float32)
+        return RowTargets(
+            depth, np.broadcast_to(none, (*depth.shape, 6)), np.broadcast_to(none, (*depth.shape, 3))
+        )
+    grid_h, grid_w = depth.shape[1:]
+    poses = first_from_cameras(view.world_from_camera)
+    rays = np.stack([ray_map(view.camera, pose, grid_h=grid_h, grid_w=grid_w) for pose in poses])
+    return RowTargets(depth, rays, points_on_rays(depth, rays))

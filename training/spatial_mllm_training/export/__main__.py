@@ -12,6 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
+from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 
 
@@ -27,9 +28,10 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, help="JSON file of held-out figures for the manifest")
     parser.add_argument("--notes", type=Path, help="Markdown for the model card: what was measured elsewhere")
     args = parser.parse_args()
-    if not (args.run / "checkpoint.pt").is_file():
-        raise SystemExit(f"{args.run} holds no checkpoint.pt; train first")
-    model, config, tokenizer, progress = load_run(args.run)
+    try:
+        model, config, tokenizer, progress = load_run(args.run)
+    except SpatialError as error:
+        raise SystemExit(error.sentence) from None
     metrics = json.loads(args.metrics.read_text()) if args.metrics else {}
     part = args.out.with_name(args.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)

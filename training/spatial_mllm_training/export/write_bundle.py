@@ -6,32 +6,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_training.data.pairs import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.recipes.config import TrainConfig
+from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop.setup import build_learner
 
 CONTEXT = 1024
 
 
 def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[str, Any]]:
-    """The averaged weights of a run, its configuration, tokenizer and progress."""
+    """The averaged weights of a run, its configuration, tokenizer and progress.
+
+    Raises:
+        SpatialError: MODEL_MISSING without a checkpoint, MODEL_SIGNATURE when none is whole or none fits.
+    """
+    found = checkpoints.latest(run)
+    if found is None:
+        raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' holds no checkpoint; train first")
     config = TrainConfig.from_json((run / "config.json").read_text())
+    learner = build_learner(config)
+    weights = {**found.weights(), **found.average()}
+    known = dict(learner.model.named_parameters())
+    if weights.keys() != known.keys():
+        other = sorted(weights.keys() ^ known.keys())[0]
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE, f"'{found.folder}' is not of the model in config.json: see {other}"
+        )
+    learner.model.load_state_dict(weights, strict=False)  # what is missing is tied to what is there
+    progress = {
+        "steps": found.progress.step,
+        "minutes": round(found.progress.elapsed_s / 60.0, 1),
+    }
     tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
-    model = build_model(config.model, tokenizer)
-    state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
-    model.load_state_dict({**state["model"], **state["average"]})
-    progress = {"steps": int(state["step"]), "minutes": round(float(state["elapsed_s"]) / 60.0, 1)}
-    return model.eval().float(), config, tokenizer, progress
+    return learner.model.eval().float(), config, tokenizer, progress
 
 
 def write_bundle(

@@ -1,12 +1,15 @@
-"""The training configuration: sizes of a small Qwen2.5-VL, data, optimiser, time budget."""
+"""The training configuration: model, data, optimiser, budget; to JSON and back. Knows no paths."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.supervision import LossConfig
 
 
 @dataclass(frozen=True)
@@ -37,31 +40,159 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class PublishedConfig:
+    """A published checkpoint that is adapted; the vision tower is frozen as in all the papers.
+
+    Attributes:
+        checkpoint: name on the hub; a folder can be given on the command line instead.
+        lora_rank: adapters on the decoder's projections (MultiSPA: 16); 0 trains the decoder whole.
+        lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
+    """
+
+    checkpoint: str
+    family: str
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """Task-oriented 3D supervision (SpatialSV): which heads, how heavy, which loss.
+
+    Attributes:
+        tasks: of depth, rays, points.
+        shared_projector: one projector for the four tapped layers.
+    """
+
+    tasks: tuple[str, ...] = ("depth", "rays", "points")
+    weight: float = 1.0
+    shared_projector: bool = False
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """How MultiSPA rows become samples.
+
+    Attributes:
+        questions: rows of one image tuple that are packed into one sample, at most.
+        max_tokens: longer samples lose questions, then are left out.
+        size: (width, height) every image is resampled to, K with it; None: the family's own framing.
+        require_camera: a row without K is a fault; else it gets the null embedding.
+        answers_share: share of the rows whose answers are used; the others train the 3D losses only.
+        augment: camera-aware augmentation, None = none.
+    """
+
+    questions: int = 6
+    max_tokens: int = 4096
+    size: tuple[int, int] | None = None
+    require_camera: bool = True
+    answers_share: float = 1.0
+    augment: AugmentConfig | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.answers_share <= 1.0:
+            raise ValueError(f"answers_share lies between 0 and 1, found {self.answers_share}")
+        if self.questions < 1:
+            raise ValueError(f"a sample asks at least one question, found {self.questions}")
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Relative number of samples of each source."""
+
+    pairs: float = 1.0
+    rows: float = 0.0
+    general: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.pairs, self.rows, self.general) < 0 or self.pairs + self.rows + self.general <= 0:
+            raise ValueError("the weights of a mix are not negative, and one is positive")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """One training run; the learning rate follows the share of `minutes` that has passed."""
+    """One training run; the learning rate follows the share of the budget that has passed.
+
+    Attributes:
+        model: sizes of a small model; not looked at when `published` is given.
+        steps: the budget in optimiser steps; None: `minutes` of wall time, which no run repeats exactly.
+        batch: samples per process and forward pass.  accumulate: passes per optimiser step.
+        optimizer: "muon" (matrices; AdamW for the rest) or "adamw".
+        learning_rate: AdamW's; of everything but the decoder where `decoder_learning_rate` is given.
+        matrix_learning_rate: Muon's.
+        precision: "bf16" (autocast) or "fp32".
+        checkpointing: keep only the inputs of decoder layers and compute the rest twice.
+        ema: decay of averaged weights, which are validated and exported; 0 = none.
+        log_steps: losses are averaged over so many steps for the log.
+        checkpoint_steps: instead of `checkpoint_minutes`.  validate_steps: likewise.
+        keep_checkpoints: how many are left on disk.
+        workers: processes that prepare samples.
+    """
 
     name: str
     model: ModelConfig = field(default_factory=ModelConfig)
+    published: PublishedConfig | None = None
     data: PairConfig = field(default_factory=PairConfig)
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    spatial: SpatialConfig | None = None
     minutes: float = 90.0
+    steps: int | None = None
     batch: int = 4
+    accumulate: int = 1
+    optimizer: str = "muon"
     learning_rate: float = 1.0e-3
+    decoder_learning_rate: float | None = None
     matrix_learning_rate: float = 3.0e-3
     warmup_share: float = 0.03
+    final_share: float = 0.02
     weight_decay: float = 0.05
     clip: float = 1.0
     depth_weight: float = 1.0
     text_weight: float = 1.0
+    model_camera_dropout: float = 0.0
     ema: float = 0.999
+    precision: str = "bf16"
+    checkpointing: bool = False
     seed: int = 0
+    log_steps: int = 50
     checkpoint_minutes: float = 4.0
+    checkpoint_steps: int | None = None
     validate_minutes: float = 10.0
+    validate_steps: int | None = None
+    validate_batches: int = 8
+    keep_checkpoints: int = 2
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision is bf16 or fp32, found '{self.precision}'")
+        if self.optimizer not in ("muon", "adamw"):
+            raise ValueError(f"the optimizer is muon or adamw, found '{self.optimizer}'")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
 
     @staticmethod
     def from_json(text: str) -> TrainConfig:
-        raw: dict[str, Any] = json.loads(text)
-        raw["model"]["tap_layers"] = tuple(raw["model"]["tap_layers"])
-        return TrainConfig(**{**raw, "model": ModelConfig(**raw["model"]), "data": PairConfig(**raw["data"])})
+        """Inverse of `to_json`; values that a file lacks are the defaults."""
+        return _read(TrainConfig, json.loads(text))
+
+
+def _read(wanted: Any, value: Any) -> Any:
+    """`value` from JSON as the type `wanted`: nested dataclasses, tuples and None."""
+    if get_origin(wanted) in (Union, UnionType):
+        if value is None:
+            return None
+        (wanted,) = (a for a in get_args(wanted) if a is not NoneType)
+    if is_dataclass(wanted):
+        types = get_type_hints(wanted)
+        known = {f.name for f in fields(wanted)}
+        return wanted(**{k: _read(types[k], v) for k, v in value.items() if k in known})
+    if get_origin(wanted) is tuple:
+        inner = get_args(wanted)
+        each = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_read(t, v) for t, v in zip(each, value, strict=True))
+    return value

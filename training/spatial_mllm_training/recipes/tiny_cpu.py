@@ -29,6 +29,7 @@ def smoke() -> TrainConfig:
             merge=2,
         ),
         minutes=0.2,
+        log_steps=1,
         batch=2,
         checkpoint_minutes=0.1,
         validate_minutes=0.1,

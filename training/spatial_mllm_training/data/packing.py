@@ -1,0 +1,236 @@
+"""One sample: images encoded once, and questions about prefixes of them packed behind; knows no files.
+
+    opening, image 1, .., image V, question 1, question 2, ..
+
+A question sees the opening, its first `image_count` images and itself: what it would see if it were
+asked alone. A block mask and repeated positions keep the packed questions apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_core.model.prompt import (
+    PromptFormat,
+    position_after_visual,
+    text_positions,
+    visual_positions,
+)
+from spatial_mllm_training.supervision.targets import RowTargets
+
+IGNORE = -100
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Words:
+    """The literal text around images, questions and answers.
+
+    Attributes:
+        opening: before the first image.
+        image_prefix, image_suffix: around an image's visual tokens; `{index}` counts from 1.
+        answer_prefix: between a question and its answer.
+        stop: ends an answer.
+        next_turn: between an answer and the next question of one conversation.
+    """
+
+    opening: str = ""
+    image_prefix: str = PromptFormat.frame_prefix
+    image_suffix: str = PromptFormat.frame_suffix
+    answer_prefix: str = PromptFormat.question_suffix
+    stop: str = PromptFormat.stop
+    next_turn: str = "\n"
+
+    @classmethod
+    def chatml(cls, before_image: str, after_image: str) -> Words:
+        """The chat format of Qwen2.5, which InternVL3 and LLaVA-OneVision share."""
+        return cls(
+            opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+            image_prefix="Image-{index}: " + before_image,
+            image_suffix=after_image + "\n",
+            answer_prefix="<|im_end|>\n<|im_start|>assistant\n",
+            stop="<|im_end|>",
+            next_turn="\n<|im_start|>user\n",
+        )
+
+
+@dataclass(frozen=True)
+class Format:
+    """How text becomes tokens.
+
+    Attributes:
+        encode: text -> token ids, nothing added.
+        image_id: the id that stands for a visual token.
+        rows_and_columns: visual tokens have a position per row and column (Qwen2.5-VL) instead of
+            one after the other.
+    """
+
+    encode: Encode
+    image_id: int
+    words: Words = field(default_factory=Words)
+    rows_and_columns: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encode", lru_cache(maxsize=4096)(self.encode))
+
+
+@dataclass(frozen=True, eq=False)
+class ShownImage:
+    """An image as the model takes it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 of the model's input size.
+        rays: (grid_h * grid_w, 4) float32, zeros where `has_camera` is False.
+    """
+
+    pixels: NDArray[np.uint8]
+    grid: tuple[int, int]
+    rays: NDArray[np.float32]
+    has_camera: bool
+
+
+@dataclass(frozen=True)
+class PackedQuestion:
+    """A question with its answer, or a conversation of several; it is about the first `image_count` images."""
+
+    turns: tuple[tuple[str, str], ...]
+    image_count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Arrays of one sample of S tokens.
+
+    Attributes:
+        name: what to call it in a sentence.
+        ids: (S,) token ids, `image_id` at visual tokens.  labels: (S,) the next token where it
+            belongs to an answer, else IGNORE.  positions: (3, S).
+        owner: (S,) 0 = opening, 1..V = image, V + 1.. = question.
+        seen: (S,) a token sees its own block and, of blocks up to this number, all that lies before it.
+        targets: truth of the dense heads per image, None where there is none.
+    """
+
+    name: str
+    images: tuple[ShownImage, ...]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    seen: NDArray[np.int64]
+    targets: RowTargets | None = None
+
+    def mask(self) -> NDArray[np.bool_]:
+        """(S, S) bool, row = who looks."""
+        same = self.owner[:, None] == self.owner[None, :]
+        before = self.owner[None, :] <= self.seen[:, None]
+        return np.tril(same | before)
+
+
+def pack(
+    name: str,
+    images: Sequence[ShownImage],
+    questions: Sequence[PackedQuestion],
+    form: Format,
+    *,
+    targets: RowTargets | None = None,
+    max_tokens: int | None = None,
+) -> Sample:
+    """Lay out a sample. With `max_tokens` the questions that no longer fit are left out.
+
+    Raises:
+        ValueError: not even the images and the first question fit.
+    """
+    blocks = _Blocks()
+    blocks.add(form.encode(form.words.opening), 0, 0)
+    starts = [blocks.at]
+    for number, image in enumerate(images, 1):
+        blocks.add(form.encode(form.words.image_prefix.format(index=number)), number, number - 1)
+        blocks.add_image(form.image_id, image.grid, number, flat=not form.rows_and_columns)
+        blocks.add(form.encode(form.words.image_suffix), number, number - 1)
+        starts.append(blocks.at)
+    owner = len(images)
+    for index, question in enumerate(questions):
+        tokens, labels = _conversation(question, form)
+        if max_tokens is not None and len(blocks.ids) + len(tokens) > max_tokens:
+            if index == 0:
+                raise ValueError(f"{len(blocks.ids) + len(tokens)} tokens, at most {max_tokens} are taken")
+            continue
+        owner += 1
+        blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels)
+    if max_tokens is not None and len(blocks.ids) > max_tokens:
+        raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
+    return Sample(name, tuple(images), **blocks.arrays(), targets=targets)
+
+
+def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], list[int]]:
+    """Tokens, and for each the next one where that is part of an answer."""
+    tokens: list[int] = []
+    spoken: list[bool] = []
+    for number, (asked, answer) in enumerate(question.turns):
+        words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
+        for part, is_answer in ((form.encode(words), False), (form.encode(answer + form.words.stop), True)):
+            tokens.extend(part)
+            spoken.extend([is_answer] * len(part))
+    labels = [
+        token if said else IGNORE for token, said in zip(tokens[1:], spoken[1:], strict=True)
+    ]  # the last token foretells nothing
+    return tokens[:-1], labels
+
+
+class _Blocks:
+    """The arrays of a sample while it grows; `at` is the next text position of the prefix."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+        self.at = 0
+        self._positions: list[NDArray[np.int64]] = [np.empty((3, 0), np.int64)]
+        self._owner: list[int] = []
+        self._seen: list[int] = []
+
+    def add(
+        self,
+        tokens: Sequence[int],
+        owner: int,
+        seen: int,
+        start: int | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        """Text from position `start`, or going on in the prefix."""
+        if start is None:
+            start, self.at = self.at, self.at + len(tokens)
+        self._append(tokens, owner, seen, text_positions(len(tokens), start), labels)
+
+    def add_image(self, image_id: int, grid: tuple[int, int], owner: int, *, flat: bool) -> None:
+        count = grid[0] * grid[1]
+        place = text_positions(count, self.at) if flat else visual_positions(*grid, self.at)
+        self.at = self.at + count if flat else position_after_visual(*grid, self.at)
+        self._append([image_id] * count, owner, owner - 1, place)
+
+    def _append(
+        self,
+        tokens: Sequence[int],
+        owner: int,
+        seen: int,
+        place: NDArray[np.int64],
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        self.ids.extend(tokens)
+        self.labels.extend([IGNORE] * len(tokens) if labels is None else labels)
+        self._positions.append(place)
+        self._owner.extend([owner] * len(tokens))
+        self._seen.extend([seen] * len(tokens))
+
+    def arrays(self) -> dict[str, NDArray]:
+        return {
+            "ids": np.asarray(self.ids, np.int64),
+            "labels": np.asarray(self.labels, np.int64),
+            "positions": np.concatenate(self._positions, axis=1),
+            "owner": np.asarray(self._owner, np.int64),
+            "seen": np.asarray(self._seen, np.int64),
+        }

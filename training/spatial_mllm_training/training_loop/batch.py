@@ -1,0 +1,169 @@
+"""Samples as tensors, images of one size together; on disk as safetensors. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.data.packing import IGNORE, Sample
+from spatial_mllm_training.supervision.targets import DenseTargets
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGroup:
+    """All n images of one input size.
+
+    Attributes:
+        pixels: (n, H, W, 3) uint8.  rays: (n, N, 4).  has_camera: (n,) bool.
+        place: (n,) index of each image among all images of the batch.
+        grid: (2,) tokens (rows, columns).
+        depth: (n, h, w) z-depth at the heads' cells, NaN = none.
+        ray_map, point_map: (n, h, w, 6 and 3), or None where no head needs them.
+        row: (n,) sample of each image.  is_metric: (B,) bool.
+    """
+
+    pixels: Tensor
+    rays: Tensor
+    has_camera: Tensor
+    place: Tensor
+    grid: Tensor
+    depth: Tensor
+    row: Tensor
+    is_metric: Tensor
+    ray_map: Tensor | None = None
+    point_map: Tensor | None = None
+
+    def targets(self) -> DenseTargets:
+        if self.ray_map is None or self.point_map is None:
+            raise ValueError("this batch was collated without ray and point maps")
+        return DenseTargets(self.depth, self.ray_map, self.point_map, self.row, self.is_metric)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples padded to S tokens.
+
+    Attributes:
+        ids, labels: (B, S).  positions: (3, B, S).  mask: (B, 1, S, S) bool, True = is seen.
+        groups: the images, by size.
+        names: of the samples.
+        problems: sentences about samples that were left out while this batch was drawn.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    mask: Tensor
+    groups: tuple[ImageGroup, ...]
+    names: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        def each(thing: Any) -> dict[str, Any]:
+            pairs = ((f.name, getattr(thing, f.name)) for f in fields(thing))
+            # the grid stays where it is: it is read on the host
+            return {k: change(v) if isinstance(v, Tensor) and k != "grid" else v for k, v in pairs}
+
+        return Batch(**{**each(self), "groups": tuple(ImageGroup(**each(g)) for g in self.groups)})
+
+    def to(self, device: torch.device | str) -> Batch:
+        return self._mapped(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        return self._mapped(lambda x: x.pin_memory())
+
+    def save(self, path: Path, **notes: str) -> None:
+        """Write it for a replay; `notes` go into the file's header."""
+        tensors = {k: getattr(self, k) for k in ("ids", "labels", "positions", "mask")}
+        for number, group in enumerate(self.groups):
+            for f in fields(group):
+                if (value := getattr(group, f.name)) is not None:
+                    tensors[f"groups.{number}.{f.name}"] = value
+        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        write_atomically(path, save(plain, {"names": "\n".join(self.names), **notes}), replace=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Batch:
+        """Inverse of `save`, without names."""
+        found = load_file(str(path))
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key in [k for k in found if k.startswith("groups.")]:
+            _, number, name = key.split(".")
+            groups.setdefault(number, {})[name] = found.pop(key)
+        return cls(**found, groups=tuple(ImageGroup(**groups[n]) for n in sorted(groups, key=int)))
+
+
+def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells: int = 8) -> Batch:
+    """Stack samples; tokens are padded to the longest row, a pad sees only itself.
+
+    Args:
+        maps: with ray and point maps.
+        cells: of the heads per token and axis, for samples without truth.
+    """
+    length = max(len(s.ids) for s in samples)
+    count = len(samples)
+    ids = np.full((count, length), pad_id, np.int64)
+    labels = np.full((count, length), IGNORE, np.int64)
+    positions = np.zeros((3, count, length), np.int64)
+    mask = np.zeros((count, length, length), bool)
+    mask[:, np.arange(length), np.arange(length)] = True
+    for b, s in enumerate(samples):
+        n = len(s.ids)
+        ids[b, :n], labels[b, :n], positions[:, b, :n] = s.ids, s.labels, s.positions
+        mask[b, :n, :n] = s.mask()
+    return Batch(
+        ids=torch.from_numpy(ids),
+        labels=torch.from_numpy(labels),
+        positions=torch.from_numpy(positions),
+        mask=torch.from_numpy(mask)[:, None],
+        groups=_groups(samples, maps, cells),
+        names=tuple(s.name for s in samples),
+    )
+
+
+def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGroup, ...]:
+    images = [(b, i) for b, s in enumerate(samples) for i in range(len(s.images))]
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for place, (b, i) in enumerate(images):
+        by_size.setdefault(samples[b].images[i].pixels.shape, []).append(place)
+    is_metric = torch.tensor([s.targets is None or s.targets.is_metric for s in samples])
+    groups = []
+    for places in by_size.values():
+        shown = [samples[images[p][0]].images[images[p][1]] for p in places]
+        grid = shown[0].grid
+        size = (cells * grid[0], cells * grid[1])
+        groups.append(
+            ImageGroup(
+                pixels=torch.from_numpy(np.stack([x.pixels for x in shown])),
+                rays=torch.from_numpy(np.stack([x.rays for x in shown])),
+                has_camera=torch.tensor([x.has_camera for x in shown]),
+                place=torch.tensor(places),
+                grid=torch.tensor(grid),
+                depth=_truth(samples, [images[p] for p in places], "depth", size),
+                row=torch.tensor([images[p][0] for p in places]),
+                is_metric=is_metric,
+                ray_map=_truth(samples, [images[p] for p in places], "rays", (*size, 6)) if maps else None,
+                point_map=_truth(samples, [images[p] for p in places], "points", (*size, 3))
+                if maps
+                else None,
+            )
+        )
+    return tuple(groups)
+
+
+def _truth(
+    samples: Sequence[Sample], images: Sequence[tuple[int, int]], name: str, shape: tuple[int, ...]
+) -> Tensor:
+    out = np.full((len(images), *shape), np.nan, np.float32)
+    for n, (b, i) in enumerate(images):
+        if (targets := samples[b].targets) is not None:
+            out[n] = getattr(targets, name)[i]
+    return torch.from_numpy(out)

@@ -1,0 +1,377 @@
+"""One training run on any number of processes: draw, step, log, validate, save, go on after a kill.
+
+Accelerate places the model (CPU, GPU, DDP, FSDP) and gives bf16; everything that decides what is learnt
+(which sample comes when, the random numbers of a step) depends on the seed and the step alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from tqdm import tqdm
+
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_training.recipes.config import TrainConfig
+from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop.batch import Batch, collate
+from spatial_mllm_training.training_loop.checkpoints import Progress
+from spatial_mllm_training.training_loop.objective import Objective, figures
+from spatial_mllm_training.training_loop.optimizers import build_optimizers, schedule, set_rates
+from spatial_mllm_training.training_loop.run_folder import RunFolder
+from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batches, digests
+from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner, build_sources
+
+_PREFIX = "model."  # of the wrapped model inside the objective
+_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+
+
+class StoppedError(SpatialError):
+    """The run cannot go on; the sentence says why and what was kept."""
+
+
+@dataclass
+class _Timer:
+    """Share of the wall time spent waiting for data, since it was last read."""
+
+    waited_s: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    def read(self) -> float:
+        now = time.monotonic()
+        share = self.waited_s / max(now - self.began, 1e-9)
+        self.waited_s, self.began = 0.0, now
+        return share
+
+
+def run(
+    config: TrainConfig,
+    paths: DataPaths,
+    out: Path,
+    *,
+    cpu: bool = False,
+    strict: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Begin a run or go on with it; returns what `final.json` holds.
+
+    Args:
+        cpu: no GPU even where there is one.
+        strict: stop at the first sample that cannot be made, instead of leaving it out.
+
+    Raises:
+        SpatialError: data, model or checkpoint that cannot be used; StoppedError for a loss that is
+            not finite.
+    """
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        gradient_accumulation_steps=config.accumulate,
+        # heads and towers go without gradients in batches that have no truth or no image for them
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    try:
+        learner = build_learner(config, paths.checkpoint)
+        sources, weights, held_out = build_sources(config, paths, learner)
+        trainer = _Trainer(config, out, accelerator, learner, strict=strict, quiet=quiet)
+        return trainer.train(sources, weights, held_out)
+    finally:
+        accelerator.end_training()
+        AcceleratorState._reset_state(True)  # so that the next run in this process may have another precision
+
+
+class _Trainer:
+    """The state of a run between its steps."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        accelerator: Accelerator,
+        learner: Learner,
+        *,
+        strict: bool,
+        quiet: bool,
+    ) -> None:
+        self.config, self.learner, self.strict = config, learner, strict
+        self.accelerator = accelerator
+        self.leads = accelerator.is_main_process
+        self.quiet = quiet or not self.leads
+        self.folder = RunFolder(out, leads=self.leads)
+        spatial = config.spatial
+        objective = Objective(
+            learner.model,
+            depth_weight=config.depth_weight,
+            text_weight=config.text_weight,
+            spatial_weight=spatial.weight if spatial else 0.0,
+            spatial_loss=spatial.loss if spatial else None,
+        )
+        self.belongs_to = {
+            "family": learner.model.family.name,
+            "recipe": config.name,
+            "trained tensors": str(sum(p.requires_grad for p in objective.parameters())),
+            "trained parameters": str(sum(p.numel() for p in objective.parameters() if p.requires_grad)),
+        }
+        optimizers = build_optimizers(learner.model, config)
+        self.objective, *self.optimizers = accelerator.prepare(objective, *optimizers)
+        self.progress = Progress()
+        self.trained = {
+            name.removeprefix(_PREFIX): p
+            for name, p in accelerator.unwrap_model(self.objective).named_parameters()
+            if p.requires_grad
+        }
+        self.average: dict[str, Tensor] = {}
+        if config.ema and self.leads:
+            if accelerator.distributed_type == DistributedType.FSDP:
+                raise SpatialError(
+                    ErrorCode.NOT_READY, "averaged weights are not kept under FSDP: use a recipe with ema = 0"
+                )
+            self.average = {k: p.detach().clone() for k, p in self.trained.items()}
+        self._resume()
+
+    # -- the course of a run ----------------------------------------------------------------------
+
+    def train(
+        self, sources: dict[str, SampleSource], weights: list[float], held_out: SampleSource | None
+    ) -> dict[str, Any]:
+        config, progress = self.config, self.progress
+        learner, accelerator = self.learner, self.accelerator
+        changed = self.folder.begin(
+            config,
+            digests(sources),
+            processes=accelerator.num_processes,
+            device=str(accelerator.device),
+        )
+        if changed:
+            self._say(changed)
+        if self.leads:
+            learner.tokenizer.save(str(self.folder.path / "tokenizer.json"))
+        validation = self._validation(held_out)
+        loader = iter(
+            batches(
+                Mix(list(sources.values()), weights, config.seed),
+                self._collate,
+                start=progress.samples,
+                batch=config.batch,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                workers=config.workers,
+                pin=accelerator.device.type == "cuda",
+            )
+        )
+        self.objective.train()
+        self._bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=self.quiet)
+        timer = _Timer()
+        began = time.monotonic() - progress.elapsed_s
+        saved_s = validated_s = progress.elapsed_s
+        while True:
+            progress.elapsed_s = self._same_clock(time.monotonic() - began)
+            share = self._share()
+            if share >= 1.0:
+                break
+            losses = self._step(loader, share, timer)
+            self._note(losses, timer)
+            if self._due(validated_s, config.validate_steps, config.validate_minutes):
+                validated_s = progress.elapsed_s
+                found = self._validate(validation)
+                self.folder.log(progress.step, {f"held_out/{k}": v for k, v in found.items()})
+                self._say_held_out(found)
+            if self._due(saved_s, config.checkpoint_steps, config.checkpoint_minutes):
+                saved_s = progress.elapsed_s
+                self._save()
+        del loader
+        self._bar.close()
+        self._save()
+        return self._finish(validation)
+
+    def _share(self) -> float:
+        """Part of the budget that has passed."""
+        if self.config.steps is not None:
+            return self.progress.step / self.config.steps
+        return self.progress.elapsed_s / (self.config.minutes * 60.0)
+
+    def _due(self, last_s: float, steps: int | None, minutes: float) -> bool:
+        if steps is not None:
+            return self.progress.step % steps == 0  # the same steps after a restart
+        return self.progress.elapsed_s - last_s > minutes * 60.0
+
+    def _same_clock(self, elapsed_s: float) -> float:
+        """The mean of all processes' clocks, so that all validate, save and stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return elapsed_s
+        clock = torch.tensor([elapsed_s], dtype=torch.float32, device=self.accelerator.device)
+        return float(self.accelerator.reduce(clock, "mean"))
+
+    # -- a step -----------------------------------------------------------------------------------
+
+    def _step(self, loader: Any, share: float, timer: _Timer) -> dict[str, float]:
+        config, accelerator, progress = self.config, self.accelerator, self.progress
+        set_rates(self.optimizers, schedule(config, share))
+        # what is drawn inside the model (dropout of cameras) follows from the step alone
+        torch.manual_seed(hash((config.seed, progress.step, accelerator.process_index)) & 0x7FFFFFFF)
+        sums: dict[str, float] = {}
+        for _ in range(config.accumulate):
+            waiting = time.monotonic()
+            batch = next(loader)
+            timer.waited_s += time.monotonic() - waiting
+            self._look_at_problems(batch)
+            on_device = batch.to(accelerator.device)
+            with accelerator.accumulate(self.objective):
+                losses = self.objective(on_device)
+                if not torch.isfinite(losses["loss"]):
+                    self._stop(batch, float(losses["loss"]))
+                accelerator.backward(losses["loss"])
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self.objective.parameters(), config.clip)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.accumulate
+        progress.step += 1
+        progress.samples += config.batch * config.accumulate * accelerator.num_processes
+        self._update_average()
+        return sums
+
+    def _update_average(self) -> None:
+        if self.average:
+            keep = min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    list(self.average.values()), [self.trained[k] for k in self.average], 1.0 - keep
+                )
+
+    def _look_at_problems(self, batch: Batch) -> None:
+        if not batch.problems:
+            return
+        if self.strict:
+            raise StoppedError(ErrorCode.NO_FRAME, batch.problems[0])
+        if not self.progress.skipped:
+            self._say(f"left out: {batch.problems[0]} (others are counted)")
+        self.progress.skipped += len(batch.problems)
+
+    def _stop(self, batch: Batch, loss: float) -> None:
+        step = self.progress.step
+        path = self.folder.path / f"bad_batch_{step:08d}_{self.accelerator.process_index}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        batch.save(path, step=str(step), loss=str(loss))
+        raise StoppedError(
+            ErrorCode.INVALID_OUTPUT,
+            f"the loss is {loss} at step {step}; the batch ({', '.join(batch.names[:4])}) is in '{path}', "
+            "the last checkpoint is untouched",
+        )
+
+    # -- what is said and kept ----------------------------------------------------------------------
+
+    def _note(self, losses: dict[str, float], timer: _Timer) -> None:
+        progress, window = self.progress, self.progress.window
+        for name, value in losses.items():
+            window[name] = window.get(name, 0.0) + value
+        progress.window_steps += 1
+        self._bar.update()
+        if progress.step % self.config.log_steps:
+            return
+        means = {name: value / progress.window_steps for name, value in window.items()}
+        progress.window, progress.window_steps = {}, 0
+        idle = timer.read()
+        self.folder.log(
+            progress.step,
+            means,
+            minutes=round(progress.elapsed_s / 60, 4),
+            data_wait=round(idle, 4),
+            skipped=progress.skipped,
+        )
+        self._bar.set_postfix(
+            {k: f"{v:.3f}" for k, v in means.items() if "/" not in k} | {"idle": f"{idle:.0%}"}
+        )
+
+    def _validation(self, held_out: SampleSource | None) -> list[Batch]:
+        if held_out is None or not self.leads:
+            return []
+        return [
+            self._collate([held_out.sample(8 * n + i) for i in range(8)])
+            for n in range(self.config.validate_batches)
+        ]
+
+    def _validate(self, validation: list[Batch]) -> dict[str, float]:
+        if not validation:
+            return {}
+        objective = self.accelerator.unwrap_model(self.objective)
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            return figures(objective, [batch.to(device) for batch in validation])
+
+    def _say_held_out(self, found: dict[str, float]) -> None:
+        self._say(
+            f"step {self.progress.step} held-out " + "  ".join(f"{k} {v:.3f}" for k, v in found.items())
+        )
+
+    def _finish(self, validation: list[Batch]) -> dict[str, Any]:
+        """Figures of the averaged weights, where there are such."""
+        with torch.no_grad():
+            for name, value in self.average.items():
+                self.trained[name].copy_(value)
+        found = self._validate(validation)
+        self._say_held_out(found)
+        final = {
+            "step": self.progress.step,
+            "samples": self.progress.samples,
+            "skipped": self.progress.skipped,
+            "minutes": self.progress.elapsed_s / 60,
+            "held_out": found,
+        }
+        self.folder.finish(final)
+        return final
+
+    def _save(self) -> None:
+        weights, optimizer = get_state_dict(self.objective, self._plain_optimizers(), options=_STATE)
+        if not self.leads:
+            return
+        named = {name.removeprefix(_PREFIX): value for name, value in weights.items()}
+        checkpoints.write(
+            self.folder.path,
+            self.progress,
+            belongs_to=self.belongs_to,
+            weights={name: named[name].contiguous() for name in self.trained},
+            average={name: value.cpu().contiguous() for name, value in self.average.items()},
+            optimizer=optimizer,
+            keep=self.config.keep_checkpoints,
+        )
+
+    def _resume(self) -> None:
+        found = checkpoints.latest(self.folder.path, self._say)
+        if found is None:
+            self.folder.rewind(-1)
+            return
+        checkpoints.check(found, self.belongs_to)
+        set_state_dict(
+            self.objective,
+            self._plain_optimizers(),
+            model_state_dict={_PREFIX + name: value for name, value in found.weights().items()},
+            optim_state_dict=found.optimizer(),
+            options=_STATE,
+        )
+        if self.average:
+            self.average = {k: v.to(self.trained[k].device) for k, v in found.average().items()}
+        self.progress = found.progress
+        self.folder.rewind(found.progress.step)
+        self._say(f"resumed at step {found.progress.step}, {found.progress.elapsed_s / 60:.1f} min")
+
+    def _plain_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [optimizer.optimizer for optimizer in self.optimizers]
+
+    def _collate(self, samples: Any) -> Batch:
+        return collate(samples, self.learner.pad_id, maps=self.config.spatial is not None)
+
+    def _say(self, sentence: str) -> None:
+        if self.leads:
+            tqdm.write(sentence)

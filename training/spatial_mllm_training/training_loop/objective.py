@@ -1,0 +1,176 @@
+"""What is minimised: answers, the served depth head, and the 3D heads where the model has them.
+
+A module, so that data-parallel wrappers see one forward pass. Knows no data files and no optimiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spatial_mllm_training.data.packing import IGNORE
+from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.dpt import depth_from_logits
+from spatial_mllm_training.model.losses import answer_loss, depth_loss
+from spatial_mllm_training.model.preprocess import normalised
+from spatial_mllm_training.supervision import LossConfig, SpatialHeads, dense_losses
+from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about a batch.
+
+    Attributes:
+        logits, targets: (M, V) and (M,) at the answer tokens.
+        taps: per group of images four (n, N, D).
+        depths: per group (log z-depth, confidence), each (n, h, w); () where no depth head is trained.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    taps: tuple[list[Tensor], ...]
+    depths: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Objective(nn.Module):
+    """Losses of a batch.
+
+    Attributes:
+        depth_weight, text_weight, spatial_weight: 0 leaves a part out, with its cost.
+        spatial_heads: the 3D heads of the model, or None.
+    """
+
+    def __init__(
+        self,
+        model: CameraAwareVLM,
+        *,
+        depth_weight: float = 1.0,
+        text_weight: float = 1.0,
+        spatial_weight: float = 0.0,
+        spatial_loss: LossConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.depth_weight, self.text_weight = depth_weight, text_weight
+        self.spatial_weight = spatial_weight
+        self.spatial_loss = spatial_loss or LossConfig()
+
+    @property
+    def spatial_heads(self) -> SpatialHeads | None:
+        heads = getattr(self.model, "spatial_heads", None)
+        return heads if self.spatial_weight else None
+
+    def predict(self, batch: Batch) -> Prediction:
+        model = self.model
+        embeds = model.hf.get_input_embeddings()(batch.ids)
+        mask = model.image_mask(batch.ids)
+        if batch.groups:
+            tokens = [
+                model.embed_images(self._normalised(g.pixels), g.rays, g.has_camera) for g in batch.groups
+            ]
+            visual = self._in_prompt_order(tokens, batch.groups)
+            embeds = embeds.to(visual.dtype).masked_scatter(mask[..., None], visual)
+        three_axes = model.family.name == "qwen2_5_vl"
+        positions = batch.positions if three_axes else batch.positions[0]
+        hidden, taps = model.decode(embeds, positions, batch.mask)
+        asked = batch.labels != IGNORE
+        grouped = self._by_group([tap[mask] for tap in taps], batch.groups)
+        return Prediction(
+            logits=model.hf.get_output_embeddings()(hidden[asked]),
+            targets=batch.labels[asked],
+            taps=tuple(grouped),
+            depths=tuple(
+                depth_from_logits(model.depth_head(t, *g.grid.tolist()))
+                for t, g in zip(grouped, batch.groups, strict=True)
+            )
+            if self.depth_weight
+            else (),
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """ "loss", and its parts; a part that a batch has no truth for is 0."""
+        out = self.predict(batch)
+        nothing = out.logits.sum() * 0.0
+        answer = answer_loss(out.logits, out.targets) if len(out.targets) else nothing
+        losses = {"answer_loss": answer}
+        total = self.text_weight * answer
+        if self.depth_weight:
+            losses["depth_loss"] = self._depth(out, batch) + nothing
+            total = total + self.depth_weight * losses["depth_loss"]
+        if self.spatial_heads is not None:
+            parts = self._spatial(out, batch)
+            losses |= {f"spatial/{name}": value for name, value in parts.items()}
+            total = total + self.spatial_weight * parts.get("total", nothing)
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalised(self.model.processing, pixels.permute(0, 3, 1, 2))
+
+    def _depth(self, out: Prediction, batch: Batch) -> Tensor:
+        total = out.logits.new_zeros((), dtype=torch.float32)
+        images = sum(len(g.place) for g in batch.groups)
+        for (log_depth, confidence), group in zip(out.depths, batch.groups, strict=True):
+            truth = torch.nan_to_num(group.depth, nan=0.0)
+            total = total + depth_loss(log_depth, confidence, truth) * (len(group.place) / images)
+        return total
+
+    def _spatial(self, out: Prediction, batch: Batch) -> dict[str, Tensor]:
+        assert self.spatial_heads is not None
+        sums: dict[str, Tensor] = {}
+        images = sum(len(g.place) for g in batch.groups)
+        for taps, group in zip(out.taps, batch.groups, strict=True):
+            maps = self.spatial_heads(taps, *group.grid.tolist())
+            share = len(group.place) / images
+            for name, value in dense_losses(maps, group.targets(), self.spatial_loss).items():
+                sums[name] = sums.get(name, 0.0) + share * value
+        return sums
+
+    @staticmethod
+    def _in_prompt_order(tokens: list[Tensor], groups: tuple[ImageGroup, ...]) -> Tensor:
+        """(T, D) visual tokens of all images, in the order of the prompts."""
+        if len(groups) == 1:
+            return tokens[0].flatten(0, 1)
+        images: dict[int, Tensor] = {}
+        for group, of_group in zip(groups, tokens, strict=True):
+            images |= dict(zip(group.place.tolist(), of_group.unbind(), strict=True))
+        return torch.cat([images[i] for i in range(len(images))])
+
+    @staticmethod
+    def _by_group(taps: list[Tensor], groups: tuple[ImageGroup, ...]) -> list[list[Tensor]]:
+        """Taps (T, D) in prompt order as (n, N, D) per group."""
+        if not groups:
+            return []
+        if len(groups) == 1:
+            n = len(groups[0].place)
+            return [[tap.reshape(n, -1, tap.shape[-1]) for tap in taps]]
+        counts = {i: g.rays.shape[1] for g in groups for i in g.place.tolist()}
+        split = [tap.split([counts[i] for i in range(len(counts))]) for tap in taps]
+        return [[torch.stack([t[i] for i in g.place.tolist()]) for t in split] for g in groups]
+
+
+@torch.no_grad()
+def figures(objective: Objective, batches: list[Batch]) -> dict[str, float]:
+    """Depth AbsRel and delta1, answer loss and token accuracy, each the mean over batches that have it."""
+    objective.eval()
+    found: dict[str, list[float]] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        found.setdefault(name, []).append(float(value))
+
+    for batch in batches:
+        out = objective.predict(batch)
+        if len(out.targets):
+            add("answer_loss", answer_loss(out.logits, out.targets))
+            add("token_accuracy", (out.logits.argmax(-1) == out.targets).float().mean())
+        ratios = []
+        for (log_depth, _), group in zip(out.depths, batch.groups, strict=bool(out.depths)):
+            valid = torch.isfinite(group.depth) & (group.depth > 0)
+            ratios.append(torch.exp(log_depth[valid]) / group.depth[valid])
+        if ratios and len(ratio := torch.cat(ratios)):
+            add("abs_rel", (ratio - 1).abs().mean())
+            add("delta1", (torch.maximum(ratio, 1 / ratio) < 1.25).float().mean())
+    objective.train()
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}

@@ -1,0 +1,104 @@
+"""A run's folder: configuration, versions, data hashes, metrics, TensorBoard; knows no model.
+
+config.json  run.json  metrics.jsonl  tensorboard/  tokenizer.json  checkpoints/  final.json
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.recipes.config import TrainConfig
+
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "tokenizers")
+
+
+class RunFolder:
+    """Only the leading process writes; the others hold one that does nothing."""
+
+    def __init__(self, path: Path, *, leads: bool) -> None:
+        self.path, self.leads = path, leads
+        self._board: Any = None
+        if not leads:
+            return
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpatialError(
+                ErrorCode.NOT_WRITABLE, f"run folder '{path}' cannot be made ({error.strerror})"
+            ) from error
+
+    def begin(self, config: TrainConfig, data: Mapping[str, str], *, processes: int, device: str) -> str:
+        """Write what the run is; a sentence when its data are others than at its beginning, else ""."""
+        if not self.leads:
+            return ""
+        file = self.path / "run.json"
+        before = json.loads(file.read_text()).get("data") if file.exists() else None
+        self._write("config.json", config.to_json())
+        record = {
+            "data": dict(data),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "processes": processes,
+            "device": device,
+        }
+        self._write("run.json", json.dumps(record, indent=2))
+        if before is not None and before != dict(data):
+            return "the data are not those that this run began with: it goes on, but cannot be repeated"
+        return ""
+
+    def rewind(self, step: int) -> None:
+        """Forget lines of steps after a checkpoint: they are written again."""
+        if not self.leads:
+            return
+        file = self.path / "metrics.jsonl"
+        kept = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # cut off by a kill
+            if record["step"] <= step:
+                kept.append(line)
+        self._write("metrics.jsonl", "".join(f"{line}\n" for line in kept))
+
+    def log(self, step: int, figures: Mapping[str, float], **beside: Any) -> None:
+        """A line of metrics.jsonl and TensorBoard scalars; `beside` goes into the line only."""
+        if not self.leads:
+            return
+        record = {"step": step, **beside, **figures}
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in figures.items():
+            self._writer().add_scalar(name, value, step)
+
+    def finish(self, figures: Mapping[str, Any]) -> None:
+        if self.leads:
+            self._write("final.json", json.dumps(dict(figures), indent=2))
+        if self._board is not None:
+            self._board.close()
+
+    def _writer(self) -> Any:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
+        return self._board
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text.encode(), replace=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,168 @@
+"""Builds what a run needs from its configuration: model, tokens, sources; knows no step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_training.data.packing import Format, Words
+from spatial_mllm_training.data.pairs import PairBuilder
+from spatial_mllm_training.data.tokenizer import build_tokenizer
+from spatial_mllm_training.model.build import build_model
+from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.checkpoint import load
+from spatial_mllm_training.model.families.qwen2_5_vl import use_linear_patch_embed
+from spatial_mllm_training.recipes.config import PublishedConfig, TrainConfig
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
+from spatial_mllm_training.supervision import SpatialHeads
+from spatial_mllm_training.training_loop import adapting
+from spatial_mllm_training.training_loop.pair_source import PairSource
+from spatial_mllm_training.training_loop.sampling import SampleSource
+
+CHATML_FAMILIES = ("qwen2_5_vl", "internvl")
+"""Published families whose packed prompts are served: their layout of text and tokens is known here."""
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """Where the data of a run lie; None where it uses none of a kind.
+
+    Attributes:
+        scenes: folder of `make_scenes`.  rows: folders of `make_multispa`.
+        depth: (kind, path) of the sources whose depth images are the truth of the rows' heads.
+        general: JSON of LLaVA conversations.  general_images: the folder their images are named from.
+        checkpoint: folder of a published model, instead of the recipe's name on the hub.
+    """
+
+    scenes: Path | None = None
+    rows: tuple[Path, ...] = ()
+    depth: tuple[tuple[str, Path], ...] = ()
+    general: Path | None = None
+    general_images: Path | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model with its text format."""
+
+    model: CameraAwareVLM
+    form: Format
+    tokenizer: Tokenizer
+    pad_id: int
+
+
+def build_learner(config: TrainConfig, checkpoint: Path | None = None) -> Learner:
+    """The model of a recipe, ready to be trained.
+
+    Raises:
+        SpatialError: of `model.checkpoint.load`; MODEL_SIGNATURE for a family that is not served.
+    """
+    torch.manual_seed(config.seed)
+    if config.published is not None:
+        return _published(config, config.published, checkpoint)
+    tokenizer = build_tokenizer()
+    model = build_model(config.model, tokenizer)
+    model.camera_dropout.rate = config.model_camera_dropout
+    use_linear_patch_embed(model.hf)
+    model.depth_head.to(memory_format=torch.channels_last)
+    _add_heads(model, config)
+    form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"))
+    return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))
+
+
+def _published(config: TrainConfig, published: PublishedConfig, checkpoint: Path | None) -> Learner:
+    place = checkpoint or published.checkpoint
+    if published.family not in CHATML_FAMILIES:
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE,
+            f"packed prompts are served for {', '.join(CHATML_FAMILIES)}, not for {published.family}",
+        )
+    model = load(
+        place,
+        family=published.family,
+        camera_dropout=config.model_camera_dropout,
+        dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
+    )
+    _add_heads(model, config)
+    adapting.adapt(model, published)
+    if config.checkpointing:
+        adapting.use_checkpointing(model)
+    tokenizer = _tokenizer_of(place)
+    before, _, after = model.family.PLACEHOLDER
+    form = Format(
+        _encoder(tokenizer),
+        model.family.visual_token_id(model.hf.config),
+        Words.chatml(before, after),
+        rows_and_columns=published.family == "qwen2_5_vl",
+    )
+    pad = tokenizer.token_to_id("<|endoftext|>")
+    return Learner(model, form, tokenizer, 0 if pad is None else pad)
+
+
+def _tokenizer_of(place: str | Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(place).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise SpatialError(
+            ErrorCode.MODEL_MISSING, f"no fast tokenizer at '{place}': {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    return lambda words: tokenizer.encode(words, add_special_tokens=False).ids
+
+
+def _add_heads(model: CameraAwareVLM, config: TrainConfig) -> None:
+    if config.spatial is not None:
+        model.spatial_heads = SpatialHeads(
+            model.decoder_config.hidden_size,
+            tasks=config.spatial.tasks,
+            shared_projector=config.spatial.shared_projector,
+        )
+
+
+def build_sources(
+    config: TrainConfig, paths: DataPaths, learner: Learner
+) -> tuple[dict[str, SampleSource], list[float], SampleSource | None]:
+    """(training sources by name, their weights, a source of held-out samples or None).
+
+    Raises:
+        SpatialError: NO_FRAME when a source that the recipe mixes in is not named or is empty.
+    """
+    sources: dict[str, SampleSource] = {}
+    weights: list[float] = []
+    held_out: SampleSource | None = None
+    if config.mix.pairs:
+        sources["pairs"], held_out = _pairs(config, paths.scenes, learner)
+        weights.append(config.mix.pairs)
+    return sources, weights, held_out
+
+
+def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[SampleSource, SampleSource]:
+    if config.published is not None:
+        raise SpatialError(
+            ErrorCode.NO_FRAME, "scene files are for the small models; a published one is trained on rows"
+        )
+    if scenes is None:
+        raise SpatialError(ErrorCode.NO_FRAME, f"recipe '{config.name}' needs scene files: give --scenes")
+    training = scene_files(scenes, held_out=False)
+    held_out = [f for f in scene_files(scenes, held_out=True) if seed_of(f) < FIRST_TEST_SEED]
+    if not training or not held_out:
+        raise SpatialError(
+            ErrorCode.NO_FRAME,
+            f"{scenes} holds {len(training)} training and {len(held_out)} held-out scenes; run make_scenes first",
+        )
+    maps = config.spatial is not None
+    fixed = replace(config.data, camera_dropout=0.0)
+    return (
+        PairSource(PairBuilder(training, learner.tokenizer, config.data, maps=maps), config.seed),
+        PairSource(PairBuilder(held_out, learner.tokenizer, fixed, augment=False, maps=maps), 1),
+    )

@@ -217,6 +217,31 @@ def test_explicit_embeddings_are_those_of_the_stock_entry(speaking, make_batch):
     torch.testing.assert_close(seen[:, : grid_h * grid_w], own, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_decode_under_an_explicit_mask_equals_the_stock_forward(speaking, make_batch):
+    batch = make_batch(speaking, [[(97, 61)], [(97, 61), (64, 80)]])
+    expected = speaking(batch.ids, cameras=batch.cameras, output_hidden_states=True, **batch.stock)
+    embeds = embeddings_seen(speaking, lambda: speaking(batch.ids, cameras=batch.cameras, **batch.stock))
+    length, real = batch.ids.shape[1], batch.stock["attention_mask"].bool()
+    positions = torch.arange(length).expand(2, length)
+    if "image_grid_thw" in batch.stock:
+        positions = speaking.hf.model.get_rope_index(
+            input_ids=batch.ids,
+            image_grid_thw=batch.stock["image_grid_thw"],
+            attention_mask=batch.stock["attention_mask"],
+            **extras(speaking.hf, batch),
+        )[0]
+    mask = torch.ones(length, length, dtype=torch.bool).tril() & real[:, None, None, :]
+    hidden, taps = speaking.decode(embeds, positions, mask)
+    torch.testing.assert_close(speaking.hf.lm_head(hidden)[real], expected.logits[real], atol=1e-5, rtol=1e-4)
+    for tap, i in zip(taps, speaking.tap_layers, strict=True):
+        torch.testing.assert_close(tap[real], expected.hidden_states[i][real], atol=1e-5, rtol=1e-4)
+    # a mask of one's own is followed: nobody looks at the first token
+    blind = mask & (torch.arange(length) > 0) | torch.eye(length, dtype=torch.bool)
+    other, _ = speaking.decode(embeds, positions, blind)
+    assert (other - hidden).abs().max() > 1e-4
+
+
 def unpatched(model, stock, index, side):
     """The normalised image of the stock inputs of a family."""
     if "image_grid_thw" not in stock:

@@ -152,14 +152,17 @@ class CameraAwareVLM(nn.Module):
         known_B = self.camera_dropout(has_camera_B)
         return tokens + self.ray_embedding(rays_BN4, known_B).to(tokens.dtype)
 
-    def decode(
-        self, embeds_BSD: Tensor, positions_3BS: Tensor, mask_B1SS: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """(final hidden states, four taps), each (B, S, D), under an explicit boolean mask."""
+    def decode(self, embeds_BSD: Tensor, positions: Tensor, mask_B1SS: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(final hidden states, four taps), each (B, S, D), under an explicit boolean mask.
+
+        Args:
+            positions: (3, B, S) for Qwen2.5-VL, (B, S) for the others.
+            mask_B1SS: True where a row may look at a column.
+        """
         result = self.family.decoder(self.hf)(
             inputs_embeds=embeds_BSD,
-            position_ids=positions_3BS,
-            attention_mask={"full_attention": mask_B1SS},
+            position_ids=positions,
+            attention_mask=mask_B1SS,
             use_cache=False,
             output_hidden_states=True,
         )

@@ -271,7 +271,7 @@ def _word_pattern(words: tuple[str, ...]) -> str:
 
 # -- the published extraction -------------------------------------------------------------------------
 
-_INTEGER = r"([-+]?\d+)"
+_INTEGER = r"([-+]?\d{1,15})"  # a number repeated for ever is no answer, and no float
 
 
 def _strictly(answer: str, form: str, expected: str) -> tuple[str, ...]:

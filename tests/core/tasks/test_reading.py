@@ -330,12 +330,28 @@ def test_the_published_extraction_takes_the_last_backticks():
     assert reading.strictly_word("It is `A`.", ("A", "B")) == "A"
 
 
-@pytest.mark.parametrize("answer", ["20", "20 mm", "`20 mm`", "`20.5`", "`about 20`", "``", "`20` or `none`"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "20",
+        "20 mm",
+        "`20 mm`",
+        "`20.5`",
+        "`about 20`",
+        "``",
+        "`20` or `none`",
+        f"`{'9' * 400}`",
+        f"`{'9' * 6000}`",
+    ],
+)
 def test_the_published_extraction_takes_no_other_number(answer):
     refused(reading.strictly_whole, answer)
 
 
-@pytest.mark.parametrize("answer", ["[1, 2, 3]", "`(1, 2, 3)`", "`1, 2, 3`", "`[1, 2]`", "`[1.0, 2, 3]`"])
+@pytest.mark.parametrize(
+    "answer",
+    ["[1, 2, 3]", "`(1, 2, 3)`", "`1, 2, 3`", "`[1, 2]`", "`[1.0, 2, 3]`", f"`[{'9' * 6000}, 2, 3]`"],
+)
 def test_the_published_extraction_takes_no_other_vector(answer):
     refused(reading.strictly_integers, answer, 3)
 

@@ -215,6 +215,7 @@ def test_empty_bag_and_torn_npz(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (("--source", "posed_rgbd", HOLOLENS, "--option", "posed_rgbd.world_up=up"), "world_up"),
         (("--source", "posed_rgbd", HOLOLENS, "--rows", "many"), "'many'"),
         (("--source", "posed_rgbd", HOLOLENS, "--rows", "depth=4"), "depth"),
+        (("--source", "posed_rgbd", HOLOLENS, "--rows", "²"), "'²'"),
     ],
 )
 def test_wrong_words_end_with_one_sentence(
@@ -234,3 +235,31 @@ def test_rows_wanted() -> None:
     assert mixed["yaw_angle"] == 7 and sum(mixed.values()) == 5 * 25 + 7
     with pytest.raises(SpatialError):
         rows_wanted(["5.5"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--seed", "-1"), ("--workers", "-2"), ("--workers", "two"), ("--memory-gib", "nan"), ("--memory-gib", "-1"),
+        ("--hard-share", "1.5"), ("--hard-share", "nan"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused_at_once(
+    words: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--source", "posed_rgbd", str(HOLOLENS), "--out", str(tmp_path / "out"), *words])
+    assert exit_.value.code == 2 and f"argument {words[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_hard_distractors_lie_near_the_answer(tmp_path: Path) -> None:
+    rows = ("--rows", "visual_correspondence_multiple_choice=12", "--hard-share", "1")
+    assert run("--source", "posed_rgbd", HOLOLENS, *rows, "--out", tmp_path / "out") == 0
+    made = list(read_rows(tmp_path / "out"))
+    assert len(made) == 12
+    for row in made:
+        choices = {p.label: (p.u_px, p.v_px) for p in row.spatial.points if p.label}
+        away = [np.subtract(place, choices[row.spatial.label]) for place in choices.values()]
+        assert np.linalg.norm(away, axis=1).max() <= 0.12 * row.spatial.size[1][0], row.id
+        assert row.spatial.group.startswith("hard")

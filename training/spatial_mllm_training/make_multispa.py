@@ -9,6 +9,8 @@ from pathlib import Path
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
+from spatial_mllm_training.arguments import whole_number
+from spatial_mllm_training.multispa.config import MultispaConfig, PointConfig
 from spatial_mllm_training.multispa.run import Summary, Workers, make_dataset
 from spatial_mllm_training.multispa.split import SPLITS
 from spatial_mllm_training.sources import SceneProblem, SceneRef, registry
@@ -59,10 +61,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--split", choices=[*SPLITS, "all"], default="train", help="which scenes (default train)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="decides every choice (default 0)")
+    parser.add_argument(
+        "--hard-share",
+        type=_share,
+        default=0.0,
+        help="part of the multiple-choice rows whose distractors lie near the answer, 0 to 1 (default 0)",
+    )
+    parser.add_argument("--seed", type=whole_number, default=0, help="decides every choice (default 0)")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole_number,
         default=os.cpu_count() or 1,
         help="scenes at a time, in processes of Ray; 0: in this process, without Ray (default: all cores)",
     )
@@ -70,9 +78,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--address", help="of a Ray cluster, e.g. auto; without it Ray starts on this machine"
     )
     parser.add_argument(
-        "--memory-gib", type=float, default=1.5, help="kept free per worker by Ray (default 1.5)"
+        "--memory-gib", type=_gib, default=1.5, help="kept free per worker by Ray (default 1.5)"
     )
     return parser.parse_args(argv)
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found '{text}'")
+    return float(text)
+
+
+def _gib(text: str) -> float:
+    if not 0 < float(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"expected GiB above 0, found '{text}'")
+    return float(text)
 
 
 def rows_wanted(texts: list[str]) -> dict[str, int]:
@@ -85,7 +105,7 @@ def rows_wanted(texts: list[str]) -> dict[str, int]:
     single: dict[str, int] = {}
     for text in texts:
         name, equals, number = text.rpartition("=")
-        if not number.isdigit():
+        if not number.isdecimal():
             raise SpatialError(ErrorCode.BAD_NUMBER, f"--rows expects N or SUBTASK=N, found '{text}'")
         if equals:
             single[tasks.get(name).name] = int(number)
@@ -150,6 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
         refs,
         arguments.out,
         wanted,
+        config=MultispaConfig(points=PointConfig(hard_share=arguments.hard_share)),
         seed=arguments.seed,
         split=None if arguments.split == "all" else arguments.split,
         workers=Workers(arguments.workers, arguments.address, arguments.memory_gib),

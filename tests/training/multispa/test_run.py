@@ -215,6 +215,26 @@ def test_interrupted_run_goes_on_and_ends_the_same(
     assert again.digest == whole.digest and _tree(out) == _tree(tmp_path / "whole")
 
 
+def test_files_that_a_power_cut_left_empty_are_made_again(
+    refs: list[SceneRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(refs, tmp_path / "whole")
+    out = tmp_path / "cut"
+    monkeypatch.setattr(running, "gather", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make(refs, out)
+    monkeypatch.undo()
+    Folders(out).drafts(refs[0].name).write_bytes(b"")
+    Folders(out).part(refs[1].name).write_bytes(b"")
+    again = make(refs, out)
+    assert not again.failures
+    assert again.digest == whole.digest and _tree(out) == _tree(tmp_path / "whole")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_another_data_set_is_not_overwritten(refs: list[SceneRef], tmp_path: Path) -> None:
     make(refs, tmp_path / "out")
     before = _tree(tmp_path / "out")

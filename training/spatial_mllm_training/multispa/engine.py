@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spatial_mllm_core.errors import SpatialError, one_line
@@ -77,9 +78,8 @@ def draft_scene(
 ) -> Outcome:
     """Draft at most `wanted` questions of each subtask into one file; never raises for a bad scene."""
     path = folders.drafts(ref.name)
-    if path.exists():
-        kept = json.loads(path.read_text())["outcome"]
-        return Outcome(**{**kept, "seconds": 0.0})
+    if (kept := _kept_outcome(path)) is not None:
+        return kept
     start = time.perf_counter()
 
     def work() -> Outcome:
@@ -113,8 +113,8 @@ def write_scene(
     """Write the rows and images of the first `chosen` drafts of each subtask and group."""
     path = folders.part(ref.name)
     choice = json.dumps(chosen, sort_keys=True).encode()
-    if path.exists() and (pq.read_schema(path).metadata or {}).get(_CHOICE) == choice:
-        return Outcome(scene=ref.name, counts=_row_counts(path))
+    if (kept := _kept_rows(path, choice)) is not None:
+        return Outcome(scene=ref.name, counts=kept)
     start = time.perf_counter()
 
     def work() -> Outcome:
@@ -173,8 +173,22 @@ def _key(draft: Draft) -> str:
     return "" if draft.subtask.startswith("tapvid3d") else draft.group
 
 
-def _row_counts(path: Path) -> dict[str, dict[str, int]]:
-    types = pq.read_table(path, columns=["question_type"]).column(0).to_pylist()
+def _kept_outcome(path: Path) -> Outcome | None:
+    """What an earlier run drafted; None where it did not, or where a power cut left the file empty."""
+    try:
+        return Outcome(**{**json.loads(path.read_bytes())["outcome"], "seconds": 0.0})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _kept_rows(path: Path, choice: bytes) -> dict[str, dict[str, int]] | None:
+    """Counts of the rows that an earlier run wrote from the same choice of drafts, None as above."""
+    try:
+        if (pq.read_schema(path).metadata or {}).get(_CHOICE) != choice:
+            return None
+        types = pq.read_table(path, columns=["question_type"]).column(0).to_pylist()
+    except (OSError, pa.ArrowException):
+        return None
     return {subtask: {"": n} for subtask, n in sorted(Counter(types).items())}
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
+
 
 @dataclass(frozen=True)
 class RowPoint:
@@ -216,8 +218,16 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
-    """All rows of a data set folder, shard by shard."""
+    """All rows of a data set folder, shard by shard.
+
+    Raises:
+        SpatialError: NOT_READY, with the shard that does not open or holds something else.
+    """
     for file in shard_files(folder):
-        parquet = pq.ParquetFile(file)
-        for batch in parquet.iter_batches(batch_size=1024):
-            yield from from_table(pa.Table.from_batches([batch]))
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
+                yield from from_table(pa.Table.from_batches([batch]))
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as fault:
+            raise SpatialError(
+                ErrorCode.NOT_READY, f"{file} is not a whole shard of MultiSPA rows: {one_line(str(fault))}"
+            ) from None

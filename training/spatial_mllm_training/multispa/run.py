@@ -253,6 +253,20 @@ def _place(ref: SceneRef) -> str:
     return str(ref.arguments[0]) if ref.arguments else ref.source
 
 
+def refuse_finished(out: Path) -> None:
+    """Raises SpatialError: OUTPUT_EXISTS when nothing is left to do in `out`; NOT_WRITABLE when it is a file."""
+    if out.exists() and not out.is_dir():
+        raise SpatialError(ErrorCode.NOT_WRITABLE, f"'{out}' is a file, expected a folder for the data set")
+    if (out / "dataset.json").exists() and not _plan_file(out).exists():
+        raise SpatialError(
+            ErrorCode.OUTPUT_EXISTS, f"'{out}' holds a finished data set; name another folder or remove it"
+        )
+
+
+def _plan_file(out: Path) -> Path:
+    return out / "work" / "plan.json"
+
+
 def _open_plan(
     folders: Folders,
     refs: Sequence[SceneRef],
@@ -270,12 +284,8 @@ def _open_plan(
         "split": split,
     }
     text = json.dumps(plan, sort_keys=True)
-    path = folders.out / "work" / "plan.json"
-    if (folders.out / "dataset.json").exists() and not path.exists():
-        raise SpatialError(
-            ErrorCode.OUTPUT_EXISTS,
-            f"'{folders.out}' holds a finished data set; name another folder or remove it",
-        )
+    refuse_finished(folders.out)
+    path = _plan_file(folders.out)
     if path.exists():
         if path.read_text() != text:
             raise SpatialError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -99,7 +100,7 @@ def _value(text: str, wanted: Any) -> Any:
         return _BOOLEANS[text.lower()]
     if wanted in (int, float):
         try:
-            return wanted(text)
+            return _number(text, wanted)
         except ValueError:
             raise ValueError("a whole number" if wanted is int else "a number") from None
     return wanted(text)  # str, Path
@@ -113,6 +114,13 @@ def _numbers(text: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if count is not None and len(words) != count:
         raise ValueError(expected)
     try:
-        return tuple(arguments[0](word) for word in words)
+        return tuple(_number(word, arguments[0]) for word in words)
     except ValueError:
         raise ValueError(expected) from None
+
+
+def _number(text: str, wanted: Any) -> Any:
+    number = wanted(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

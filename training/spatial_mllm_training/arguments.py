@@ -1,0 +1,12 @@
+"""Numbers on a command line, with the sentence that argparse shows for others; knows no command."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def whole_number(text: str) -> int:
+    """A whole number from 0 on; raises ArgumentTypeError."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found '{text}'")
+    return int(text)

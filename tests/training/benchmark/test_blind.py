@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.tasks import TaskValue
-from spatial_mllm_training.benchmark.blind import Asked, Blind, fit_blind
+from spatial_mllm_training.benchmark.blind import ROWS_PER_SUBTASK, Asked, Blind, Example, _Thinned, fit_blind
 from spatial_mllm_training.benchmark.data import BenchmarkProblem
 
 
@@ -206,6 +207,41 @@ def test_another_file_is_refused(tmp_path, text):
         Blind.load(path)
     with pytest.raises(BenchmarkProblem, match="cannot read the blind baseline"):
         Blind.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("subtask", "rule", "by", "constants"),
+    [
+        ("yaw_angle", "median", "", {"left": [12.0]}),  # nothing for other keys
+        ("yaw_angle", "median", "", {"": "left"}),
+        ("yaw_angle", "median", "", {"": [float("inf")]}),
+        ("yaw_angle", "median", "", {}),
+        ("yaw_angle", "median", "band", {"": [12.0]}),
+        ("yaw_angle", "guess", "", {"": [12.0]}),
+        ("yaw_movement", "majority", "", {"": "up"}),
+        ("displacement_vector", "median", "", {"": [0.1]}),
+        ("depth_comparison_coordinate", "first point", "", {"": [1.0, 2.0]}),
+    ],
+)
+def test_a_rule_that_cannot_answer_is_refused(tmp_path, subtask, rule, by, constants):
+    path = tmp_path / "blind.json"
+    rules = {subtask: {"rule": rule, "by": by, "training_accuracy": 1, "constants": constants}}
+    path.write_text(json.dumps({"rows": 1, "scenes": 1, "rules": rules}))
+    with pytest.raises(BenchmarkProblem, match="is not a blind baseline"):
+        Blind.load(path)
+
+
+def test_many_rows_are_thinned_evenly_and_all_are_counted(make_row):
+    one = make_row("x_movement", split="train")
+    words = ["left"] * 9_000 + ["right"] * 11_000
+    kept = _Thinned()
+    for number, word in enumerate(words):
+        kept.add(Example(Asked.of(one), TaskValue(label=word), (number, 0), "s"))
+    places = [example.size[0] for example in kept.kept]
+    assert ROWS_PER_SUBTASK <= len(places) <= 4 * ROWS_PER_SUBTASK
+    assert len(set(np.diff(places))) == 1 and places[-1] > 19_990
+    blind = fit_blind(dataclasses.replace(one, id=str(i), gt_value=word) for i, word in enumerate(words))
+    assert blind.rows == 20_000 and blind.rules["x_movement"].constants[""].label == "right"
 
 
 def test_a_question_without_its_points_is_named(make_row):

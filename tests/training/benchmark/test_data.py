@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -29,10 +30,19 @@ def test_answers_are_read(tmp_path, rows, key):
     assert predictions.served is None
 
 
+def test_an_answer_may_hold_any_separator_of_lines(tmp_path, rows):
+    texts = {row.id: f"it is{mark}`left`" for row, mark in zip(rows, "\u2028\u2029\x85\x1c", strict=False)}
+    lines = (json.dumps({"id": i, "text": text}, ensure_ascii=False) for i, text in texts.items())
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes("\r\n".join(lines).encode())
+    assert read_predictions(file, rows).texts == texts
+
+
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
         ("{ok}\nnonsense\n", "line 2: not JSON: 'nonsense'"),
+        ("{ok}\n" + "[" * 100_000, "line 2: not JSON"),
         ('{ok}\n["a", "b"]\n', "line 2: expected an object"),
         ('{{"id": "{id}"}}\n', "line 1: 'id' and 'text'"),
         ('{{"id": "{id}", "text": 1150}}\n', "line 1: 'id' and 'text'"),

@@ -85,3 +85,13 @@ def test_nothing_is_asked_about_movements_below_the_margins(small):
     assert len(moved) == 3 * 12
     for row in moved:
         assert np.linalg.norm(row.spatial.truth) >= least[row.spatial.unit] - 1e-9, row.id
+
+
+def test_a_finished_benchmark_or_a_file_is_refused_before_anything_is_drawn(tmp_path):
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "dataset.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    for name, sentence in (("done", "finished data set"), ("file", "is a file")):
+        with pytest.raises(SpatialError, match=sentence):
+            sim.make_benchmark(tmp_path / name, mini=True, workers=0)
+        assert not (tmp_path / f"{name}.work").exists()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from spatial_mllm_core.errors import SpatialError, one_line
 from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.arguments import whole_number
 from spatial_mllm_training.benchmark import html_report, text_report
 from spatial_mllm_training.benchmark.blind import FILE_NAME, Blind, fit_blind
-from spatial_mllm_training.benchmark.data import BenchmarkProblem, load_rows, read_predictions
+from spatial_mllm_training.benchmark.data import BenchmarkProblem, each_row, load_rows, read_predictions
 from spatial_mllm_training.benchmark.scoring import score
 from spatial_mllm_training.sources import SceneProblem
 
@@ -65,7 +66,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verb.add_argument("--out", type=Path, required=True, help="folder for the data set")
     verb.add_argument("--mini", action="store_true", help="26 x 20 rows of small images instead of 26 x 300")
     verb.add_argument(
-        "--workers", type=int, default=1, help="processes (default 1); 0: in this one, without Ray"
+        "--workers", type=whole_number, default=1, help="processes (default 1); 0: in this one, without Ray"
     )
     verb.set_defaults(run=run_make)
     return parser.parse_args(argv)
@@ -95,7 +96,7 @@ def run_score(arguments: argparse.Namespace) -> int:
 
 def run_blind(arguments: argparse.Namespace) -> int:
     """Fit the blind baseline and say which rules it chose."""
-    blind = fit_blind(load_rows(arguments.train))
+    blind = fit_blind(each_row(arguments.train))
     blind.save(arguments.out)
     for name, rule in blind.rules.items():
         print(f"{name:<46}{rule.accuracy:>6.1f} %  {rule.words}")

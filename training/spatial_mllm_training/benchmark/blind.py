@@ -29,6 +29,7 @@ BANDS = 10
 ROWS_PER_SUBTASK = 1000
 """More training rows move a median by less than a benchmark of 300 rows can show."""
 _CANDIDATES = 32
+_WITH_CONSTANTS = ("majority", "median", "most hits")
 _COORDINATE = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]")
 
 
@@ -174,13 +175,30 @@ class Blind:
                 )
                 for name, r in record["rules"].items()
             }
-            return cls(rules, int(record["rows"]), int(record["scenes"]))
+            blind = cls(rules, int(record["rows"]), int(record["scenes"]))
+            blind._try_rules()
+            return blind
         except OSError as fault:
             raise BenchmarkProblem(
                 f"cannot read the blind baseline '{path}': {fault.strerror or fault}"
             ) from None
-        except (KeyError, TypeError, ValueError, AttributeError, SpatialError) as fault:
+        except (
+            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, SpatialError
+        ) as fault:  # fmt: skip
             raise BenchmarkProblem(f"'{path}' is not a blind baseline: {fault}") from None
+
+    def _try_rules(self) -> None:
+        """Answer once with every constant, so that a rule that cannot is found where its file is named."""
+        for name, rule in self.rules.items():
+            task = tasks.get(name)
+            if (rule.name, rule.by) not in _candidates(task):
+                raise ValueError(f"{name} has no rule '{rule.words}'")
+            if bool(rule.constants) != (rule.name in _WITH_CONSTANTS):
+                raise ValueError(f"the rule '{rule.words}' of {name} lacks its constants")
+            for value in (rule.constants[""], *rule.constants.values()) if rule.constants else ():
+                read = task.parse(task.answer_text(value))
+                if (len(read.values), bool(read.label)) != (len(value.values), bool(value.label)):
+                    raise ValueError(f"a constant of {name} is of another kind")
 
 
 def fit_blind(rows: Iterable[Row]) -> Blind:
@@ -189,7 +207,7 @@ def fit_blind(rows: Iterable[Row]) -> Blind:
     Raises:
         BenchmarkProblem: a row of the benchmark split is among them.
     """
-    examples: dict[str, list[Example]] = defaultdict(list)
+    examples: dict[str, _Thinned] = defaultdict(_Thinned)
     scenes, count = set(), 0
     for row in rows:
         if row.spatial.split == "benchmark":
@@ -198,11 +216,28 @@ def fit_blind(rows: Iterable[Row]) -> Blind:
             )
         scenes.add(row.spatial.scene)
         count += 1
-        examples[row.question_type].append(
+        examples[row.question_type].add(
             Example(Asked.of(row), truth_of(row), answer_size(row), row.spatial.scene)
         )
-    rules = {name: best_rule(tasks.get(name), examples[name]) for name in tasks.names() if examples[name]}
+    rules = {
+        name: best_rule(tasks.get(name), examples[name].kept) for name in tasks.names() if name in examples
+    }
     return Blind(rules, count, len(scenes))
+
+
+class _Thinned:
+    """Every example of few, every second, fourth, ... of many: memory does not grow with the rows."""
+
+    def __init__(self) -> None:
+        self.kept: list[Example] = []
+        self._step, self._seen = 1, 0
+
+    def add(self, example: Example) -> None:
+        if self._seen % self._step == 0:
+            self.kept.append(example)
+        self._seen += 1
+        if len(self.kept) > 4 * ROWS_PER_SUBTASK:
+            self.kept, self._step = self.kept[::2], 2 * self._step
 
 
 def best_rule(task: Task, examples: Sequence[Example]) -> Rule:
@@ -252,7 +287,7 @@ def _candidates(task: Task) -> list[tuple[str, str]]:
 
 
 def _fit(task: Task, name: str, by: str, examples: Sequence[Example]) -> Rule:
-    if name not in ("majority", "median", "most hits"):
+    if name not in _WITH_CONSTANTS:
         return Rule(name)
     truths: dict[str, list[Example]] = defaultdict(list)
     for example in examples:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pyarrow as pa
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import SpatialError, one_line
@@ -39,7 +37,12 @@ class Predictions:
 
 
 def load_rows(folder: Path) -> list[Row]:
-    """All rows of a data set folder.
+    """All rows of a data set folder; raises as `each_row`."""
+    return list(each_row(folder))
+
+
+def each_row(folder: Path) -> Iterator[Row]:
+    """The rows of a data set folder one by one.
 
     Raises:
         BenchmarkProblem: no folder, no shard, no row, a shard that does not open, an unknown
@@ -49,36 +52,25 @@ def load_rows(folder: Path) -> list[Row]:
         raise BenchmarkProblem(f"there is no data set folder '{folder}'")
     if not shard_files(folder):
         raise BenchmarkProblem(f"'{folder}' holds no rows-*.parquet; it is not a MultiSPA data set")
-    rows: list[Row] = []
-    try:
-        rows.extend(read_rows(folder))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as fault:
-        shard = _broken_shard(folder)
-        raise BenchmarkProblem(f"{shard} is not a whole shard of MultiSPA rows: {fault}") from None
-    if not rows:
-        raise BenchmarkProblem(f"the shards in '{folder}' hold no row")
     seen: set[str] = set()
-    for row in rows:
-        if row.id in seen:
-            raise BenchmarkProblem(f"'{folder}' holds two rows of the id '{row.id}'")
-        seen.add(row.id)
-        try:
-            tasks.get(row.question_type)
-        except SpatialError as fault:
-            raise BenchmarkProblem(f"'{folder}', row '{row.id}': {fault.sentence}") from None
-    return rows
+    try:
+        for row in read_rows(folder):
+            if row.id in seen:
+                raise BenchmarkProblem(f"'{folder}' holds two rows of the id '{row.id}'")
+            seen.add(row.id)
+            _check_subtask(folder, row)
+            yield row
+    except SpatialError as fault:
+        raise BenchmarkProblem(fault.sentence) from None
+    if not seen:
+        raise BenchmarkProblem(f"the shards in '{folder}' hold no row")
 
 
-def _broken_shard(folder: Path) -> Path:
-    """The first shard that cannot be read by itself, or the folder."""
-    import pyarrow.parquet as pq
-
-    for file in shard_files(folder):
-        try:
-            pq.ParquetFile(file).read()
-        except (OSError, pa.ArrowException):
-            return file
-    return folder
+def _check_subtask(folder: Path, row: Row) -> None:
+    try:
+        tasks.get(row.question_type)
+    except SpatialError as fault:
+        raise BenchmarkProblem(f"'{folder}', row '{row.id}': {fault.sentence}") from None
 
 
 def read_predictions(file: Path, rows: list[Row]) -> Predictions:
@@ -88,7 +80,8 @@ def read_predictions(file: Path, rows: list[Row]) -> Predictions:
         BenchmarkProblem: naming the line that is no such record, an id twice, or an unknown id.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # not splitlines: JSON may hold other line separators of Unicode as they are
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as fault:
         raise BenchmarkProblem(f"cannot read the predictions '{file}': {fault}") from None
     texts: dict[str, str] = {}
@@ -115,7 +108,7 @@ def read_predictions(file: Path, rows: list[Row]) -> Predictions:
 def _record(line: str, where: str) -> tuple[str, str]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BenchmarkProblem(f"{where}: not JSON: '{line[:60]}'") from None
     if not isinstance(record, dict):
         raise BenchmarkProblem(f"{where}: expected an object with 'id' and 'text', found '{line[:60]}'")

@@ -12,9 +12,9 @@ from pathlib import Path
 from spatial_mllm_core import tasks
 from spatial_mllm_training import make_scenes
 from spatial_mllm_training.benchmark.blind import FILE_NAME, fit_blind
-from spatial_mllm_training.benchmark.data import BenchmarkProblem, load_rows
+from spatial_mllm_training.benchmark.data import BenchmarkProblem, each_row
 from spatial_mllm_training.multispa.config import MultispaConfig, ObjectMotionConfig, PairConfig
-from spatial_mllm_training.multispa.run import Summary, Workers, make_dataset
+from spatial_mllm_training.multispa.run import Summary, Workers, make_dataset, refuse_finished
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED
 from spatial_mllm_training.sources.simulated import find_scenes
 
@@ -90,14 +90,15 @@ def make_benchmark(out: Path, *, mini: bool = False, workers: int = 1) -> Summar
     cut short goes on; nothing needs them afterwards.
 
     Raises:
-        BenchmarkProblem: a scene could not be made; SpatialError: `out` holds another data set.
+        BenchmarkProblem: a scene could not be made; SpatialError: `out` holds a finished or another data set.
     """
+    refuse_finished(out)  # before an hour of drawing
     benchmark, training = (MINI, MINI_TRAINING) if mini else (FULL, FULL_TRAINING)
     work = out.with_name(f"{out.name}.work")
     if not (out / FILE_NAME).exists():  # first, since a finished benchmark is not opened again
         if not (work / "training" / "dataset.json").exists():
             make_rows(training, work / "training-scenes", work / "training", workers=workers)
-        fit_blind(load_rows(work / "training")).save(out / FILE_NAME)
+        fit_blind(each_row(work / "training")).save(out / FILE_NAME)
     return make_rows(benchmark, work / "scenes", out, workers=workers)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -157,6 +159,42 @@ def test_missing_data_and_unknown_rows_are_one_sentence(
     assert "has no row 'nothing'" in capsys.readouterr().err
     assert main(["--data", str(tmp_path), "--subtask", "x_movment"]) == 2
     assert "x_movment" in capsys.readouterr().err
+
+
+def test_a_torn_shard_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _data_set(tmp_path)
+    shard = tmp_path / "rows-00000.parquet"
+    whole = shard.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"rows"):
+        shard.write_bytes(content)
+        assert main(["--data", str(tmp_path), "--out", str(tmp_path / "pages")]) == 2
+        said = capsys.readouterr().err
+        assert "rows-00000.parquet is not a whole shard" in said and said.count("\n") == 1
+    assert not (tmp_path / "pages").exists()
+
+
+@pytest.mark.parametrize("words", [("--rows", "-1"), ("--seed", "-1"), ("--rows", "²")])
+def test_numbers_that_are_none_are_refused(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", "x", *words])
+    assert "expected a whole number" in capsys.readouterr().err
+
+
+def test_the_side_view_says_from_which_side_it_is_seen() -> None:
+    """The viewer looks along the page's right times the page's down, and so stands on the opposite side."""
+    axes = {}
+    for name, step in (("right", (1, 0, 0)), ("down", (0, 1, 0)), ("forward", (0, 0, 1))):
+        row = _row(0, "total_distance", TaskValue((1.0,)), [])
+        poses = (tuple(np.eye(4).ravel()), tuple(_pose((0.0, 0.0, 0.0), step).ravel()))
+        row = dataclasses.replace(row, spatial=dataclasses.replace(row.spatial, world_from_camera=poses))
+        side = overlay.camera_plan(row).split("<figure")[2]
+        (x, y), *_ = re.findall(r'class="way" x1="0" y1="0" x2="(\S+)" y2="(\S+)"', side)
+        axes[name] = np.sign([float(x), float(y)]).tolist()
+    assert axes == {"right": [0, 0], "down": [0, 1], "forward": [1, 0]}
+    looks_along = np.cross((0, 0, 1), (0, 1, 0))  # the page's right is forward, its down is down
+    assert looks_along.tolist() == [-1, 0, 0] and "from the right:" in side
 
 
 def test_an_image_that_does_not_open_is_said_on_the_page(tmp_path: Path) -> None:

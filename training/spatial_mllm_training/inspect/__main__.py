@@ -13,6 +13,7 @@ import numpy as np
 from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.arguments import whole_number
 from spatial_mllm_training.inspect import row_page, statistics_page
 from spatial_mllm_training.multispa.rows import Row, read_rows, shard_files
 
@@ -32,11 +33,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, help="folder for rows.html and statistics.html (default: the data's)"
     )
     parser.add_argument(
-        "--rows", type=int, default=4, help="rows shown of each subtask, drawn at random (default 4)"
+        "--rows", type=whole_number, default=4, help="rows shown of each subtask, drawn at random (default 4)"
     )
     parser.add_argument("--subtask", action="append", help="only this subtask; may be repeated")
     parser.add_argument("--id", action="append", help="show exactly this row; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, help="of the random draw (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="of the random draw (default 0)")
     return parser.parse_args(argv)
 
 

@@ -88,7 +88,7 @@ def camera_plan(row: Row) -> str:
     """Both cameras of a pair from above and from the right, in the first camera's frame."""
     relative = np.linalg.inv(world_from_camera(row, 0)) @ world_from_camera(row, 1)
     return _view(relative, 0, 2, "from above: right →, forward ↑") + _view(
-        relative, 2, 1, "from the left: forward →, down ↓"
+        relative, 2, 1, "from the right: forward →, down ↓"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class SubtaskStatistics:
     """
 
     rows: int = 0
-    lengths: list[float] = field(default_factory=list)
+    lengths: array[float] = field(default_factory=lambda: array("d"))
     labels: Counter[str] = field(default_factory=Counter)
     groups: Counter[str] = field(default_factory=Counter)
     scenes: Counter[str] = field(default_factory=Counter)
@@ -44,7 +45,7 @@ class Statistics:
     """All subtasks, and what they share."""
 
     subtasks: dict[str, SubtaskStatistics] = field(default_factory=lambda: defaultdict(SubtaskStatistics))
-    hfov_deg: list[float] = field(default_factory=list)
+    hfov_deg: array[float] = field(default_factory=lambda: array("d"))
     sources: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
 

@@ -18,6 +18,7 @@ from spatial_mllm_training.probe.images import Place, PosedImage  # noqa: E402
 from spatial_mllm_training.probe.lifted import Lifted  # noqa: E402
 from spatial_mllm_training.recipes import RECIPES  # noqa: E402
 from spatial_mllm_training.sources import Scene, SceneFrame, SceneProblem, SceneRef  # noqa: E402
+from spatial_mllm_training.training_loop import checkpoints  # noqa: E402
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -75,11 +76,12 @@ def small_run(tmp_path_factory, tokenizer):
     torch.manual_seed(3)
     model = build_model(config.model, tokenizer)
     torch.nn.init.normal_(model.ray_embedding.mlp[2].weight, std=0.05)
-    state = model.state_dict()
     (run / "config.json").write_text(config.to_json())
     tokenizer.save(str(run / "tokenizer.json"))
-    average = {k: v for k, v in state.items() if v.is_floating_point()}
-    torch.save({"model": state, "average": average, "step": 7, "elapsed_s": 60.0}, run / "checkpoint.pt")
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    checkpoints.write(
+        run, checkpoints.Progress(step=7), belongs_to={}, weights=weights, average={}, optimizer={}, keep=1
+    )
     return run
 
 
@@ -97,7 +99,7 @@ def synthetic_cache(tmp_path):
     """A function (informative) -> (cache, training, held out) of smooth depths, with or without them in
     the features."""
 
-    def make(*, informative: bool, count: int = 72, width: int = 24, grid: tuple[int, int] = (3, 4)):
+    def make(*, informative: bool, count: int = 72, width: int = 24, grid: tuple[int, int] = (2, 3)):
         folder = tmp_path / ("told" if informative else "noise")
         folder.mkdir()
         places = [Place("s", f"{i:03d}", i, "train" if i < count - 24 else "benchmark") for i in range(count)]

@@ -60,8 +60,8 @@ def test_depth_lies_between_the_bins_and_starts_far_from_both_ends():
     probe = DepthProbe(16, hidden=8, bins=32, min_m=0.5, max_m=4.0)
     depth = probe(torch.randn(4, 2, 3 * 5, 16) * 10, 3, 5)
     assert depth.shape == (2, 24, 40)
-    assert float(depth.min()) > 0.5
-    assert float(depth.max()) < 4.0
+    assert depth.min().item() > 0.5
+    assert depth.max().item() < 4.0
 
 
 def test_every_tap_and_every_token_reaches_the_depth():

@@ -14,7 +14,9 @@ from spatial_mllm_training.probe.recording import import_rerun, write_recording
 
 def test_without_rerun_there_is_one_sentence_and_no_file(monkeypatch, tmp_path, lifted_pair):
     monkeypatch.setitem(sys.modules, "rerun", None)
-    with pytest.raises(SpatialError, match=r"install the extra: pip install 'spatial-mllm-training\[look\]'") as fault:
+    with pytest.raises(
+        SpatialError, match=r"install the extra: pip install 'spatial-mllm-training\[look\]'"
+    ) as fault:
         write_recording(tmp_path / "a.rrd", lifted_pair, "name")
     assert fault.value.code == ErrorCode.BACKEND_UNAVAILABLE
     assert list(tmp_path.iterdir()) == []

@@ -90,12 +90,17 @@ def test_a_folder_that_is_no_run_is_named(small_run, tmp_path):
     with pytest.raises(ProbeProblem, match=r"holds no config.json; it is not a run folder"):
         open_run(tmp_path)
     shutil.copy(small_run / "config.json", tmp_path)
-    with pytest.raises(ProbeProblem, match=r"holds no checkpoint.pt"):
+    with pytest.raises(SpatialError, match=r"holds no checkpoint"):
         open_run(tmp_path)
-    shutil.copy(small_run / "tokenizer.json", tmp_path)
-    (tmp_path / "checkpoint.pt").write_bytes((small_run / "checkpoint.pt").read_bytes()[:5000])
-    with pytest.raises(ProbeProblem, match=r"the run '.*' does not load"):
-        open_run(tmp_path)
+    shutil.copytree(small_run, tmp_path / "torn")
+    weights = next((tmp_path / "torn").rglob("weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(SpatialError, match=r"none of the 1 checkpoint"):
+        open_run(tmp_path / "torn")
+    shutil.copytree(small_run, tmp_path / "half")
+    (tmp_path / "half" / "config.json").write_text("{")
+    with pytest.raises(ProbeProblem, match=r"the run '.*half' does not load"):
+        open_run(tmp_path / "half")
 
 
 def test_a_published_checkpoint_is_probed_with_additions_that_change_nothing(small_run, tokenizer, tmp_path):

@@ -37,6 +37,12 @@ def run_depth(arguments: argparse.Namespace) -> int:
         )
     splits = ("train", arguments.held_out)
     picked, skipped = images.pick(refs, per_scene=arguments.frames, splits=splits)
+    for split in splits:
+        if not any(place.split == split for _, places in picked for place in places):
+            raise ProbeProblem(
+                f"the scenes give no image of the split '{split}'; the probe is trained on places of 'train' "
+                f"and judged on places of '{arguments.held_out}'"
+            )
     out: Path = arguments.out
     (out / "features").mkdir(parents=True, exist_ok=True)
     config = fit.ProbeConfig(
@@ -48,7 +54,9 @@ def run_depth(arguments: argparse.Namespace) -> int:
     )
     features, problems = cache.fill(out / "features", model, picked, max_depth_m=config.max_depth_m)
     _say([*skipped, *problems])
-    training, held_out = features.of_split("train"), features.of_split(arguments.held_out)
+    training, held_out = (features.of_split(split) for split in splits)
+    if not len(held_out):
+        raise ProbeProblem(f"no image of the split '{arguments.held_out}' is usable")
     probe = fit.fit(features, training, config, out / "probe.pt", device=device)
     figures = fit.judge(probe, features, training, held_out, device=device)
     quality.write_lifting(out / "images.jsonl", figures.places, figures.images, figures.matched_images)

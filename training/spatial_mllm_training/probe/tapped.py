@@ -58,6 +58,7 @@ class VlmTaps:
 
     Attributes:
         prompt_ids: token ids (before, visual, after) of an image in the prompt.
+        serves_depth_head: whether `depth_head` was trained; else depth is that of `spatial_heads`.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class VlmTaps:
         fingerprint: str,
         size: tuple[int, int],
         device: str = "cpu",
+        serves_depth_head: bool = True,
     ) -> None:
         self.model, self.prompt_ids = model.to(device).eval(), prompt_ids
-        self.name, self.device = name, device
+        self.name, self.device, self.serves_depth_head = name, device, serves_depth_head
         self.width, self.height = size
         self.framing = model.framing(*size)
         self.fingerprint = _digest(f"{fingerprint} {size} {model.tap_layers}")
@@ -104,16 +106,26 @@ class VlmTaps:
         camera = frame.require_camera()
         image, camera = fitted(frame.image_rgb, camera, self.width, self.height)
         taps = [tap.to(self.device) for tap in self.taps([image], [camera])]
-        head = self.model.depth_head
-        logits = head(taps, self.framing.grid_height, self.framing.grid_width)
-        log_depth, confidence = (x[0].cpu().numpy() for x in depth_from_logits(logits))
-        if not np.isfinite(log_depth).all():
+        depth_m, confidence = (x[0].cpu().numpy() for x in self._own_depth(taps))
+        if not np.isfinite(depth_m).all():
             raise SpatialError(ErrorCode.INVALID_OUTPUT, f"the depth map of {self.name} is not finite")
         size = (frame.width, frame.height)
         return Perception(
-            np.asarray(cv2.resize(np.exp(log_depth), size, interpolation=cv2.INTER_LINEAR), np.float32),
+            np.asarray(cv2.resize(depth_m, size, interpolation=cv2.INTER_LINEAR), np.float32),
             np.asarray(cv2.resize(1.0 - 1.0 / confidence, size, interpolation=cv2.INTER_LINEAR), np.float32),
         )
+
+    def _own_depth(self, taps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(z-depth in metres (B, h, w), confidence from 1 upward (B, h, w)) of the head that was trained."""
+        grid = (self.framing.grid_height, self.framing.grid_width)
+        if self.serves_depth_head:
+            log_depth, confidence = depth_from_logits(self.model.depth_head(taps, *grid))
+            return torch.exp(log_depth), confidence
+        heads = getattr(self.model, "spatial_heads", None)
+        if heads is None or "depth" not in heads.decoders:
+            raise ProbeProblem(f"{self.name} was trained without a head for depth; nothing can be lifted")
+        value, confidence = heads(taps, *grid, tasks=("depth",))["depth"]
+        return value[..., 0], confidence
 
 
 def fitted(
@@ -129,31 +141,37 @@ def fitted(
 
 
 def open_run(run: Path, *, device: str = "cpu") -> VlmTaps:
-    """The averaged weights of a run folder that `train` wrote.
+    """The weights of a run folder that `train` wrote, averaged where the run averages.
 
     Raises:
-        ProbeProblem: no run, no checkpoint, or one that does not open.
+        SpatialError: MODEL_MISSING or MODEL_SIGNATURE for its checkpoint. ProbeProblem: no run, or one
+            that does not load.
     """
     from spatial_mllm_training.export.write_bundle import load_run
 
-    checkpoint = run / "checkpoint.pt"
-    for file in (run / "config.json", checkpoint):
-        if not file.is_file():
-            raise ProbeProblem(f"'{run}' holds no {file.name}; it is not a run folder that train wrote")
+    if not (run / "config.json").is_file():
+        raise ProbeProblem(f"'{run}' holds no config.json; it is not a run folder that train wrote")
     try:
         model, config, tokenizer, progress = load_run(run)
-    except Exception as error:  # torch and json raise a dozen kinds for a torn file
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProbeProblem(f"the run '{run}' does not load: {error}") from None
-    prompt = PromptFormat()
-    before = tokenizer.encode(prompt.frame_prefix.format(index=1), add_special_tokens=False).ids
-    after = tokenizer.encode(prompt.frame_suffix, add_special_tokens=False).ids
+    if config.published is None:
+        size, prompt = (config.data.width, config.data.height), PromptFormat()
+        texts = (prompt.frame_prefix.format(index=1), prompt.frame_suffix)
+    else:
+        size, texts = (
+            config.rows.size or PUBLISHED_SIZE,
+            (model.family.PLACEHOLDER[0], model.family.PLACEHOLDER[2]),
+        )
+    before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     return VlmTaps(
         model,
         (before, model.family.visual_token_id(model.hf.config), after),
         name=f"{run.name} at step {progress['steps']}",
-        fingerprint=_file_digest(checkpoint),
-        size=(config.data.width, config.data.height),
+        fingerprint=_weights_digest(model),
+        size=size,
         device=device,
+        serves_depth_head=config.depth_weight > 0,
     )
 
 
@@ -206,7 +224,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _file_digest(file: Path) -> str:
-    from spatial_mllm_core.model.bundle import file_sha256
-
-    return file_sha256(file)
+def _weights_digest(model: CameraAwareVLM) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

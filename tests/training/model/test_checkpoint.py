@@ -175,7 +175,9 @@ def test_weights_of_another_width_are_refused(saved):
     config = json.loads((saved[0] / "config.json").read_text())
     config["text_config"]["intermediate_size"] = 64
     (saved[0] / "config.json").write_text(json.dumps(config))
-    sentence = r"layers\.0\.mlp\.down_proj\.weight of .* is \(32, 48\), but its configuration asks for \(32, 64\)"
+    sentence = (
+        r"layers\.0\.mlp\.down_proj\.weight of .* is \(32, 48\), but its configuration asks for \(32, 64\)"
+    )
     with pytest.raises(SpatialError, match=sentence):
         load(saved[0])
 

@@ -13,10 +13,14 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.training_loop.loop import run
+from spatial_mllm_training.training_loop.memory import plan
 from spatial_mllm_training.training_loop.setup import DataPaths
 
 _EXAMPLES = """examples:
   python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/tiny
+  python -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora --plan
+  accelerate launch --config_file fsdp.yaml -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora \
+      --rows data/multispa --depth simulated data/scenes --general llava.json --out runs/qwen
   torchrun --nproc-per-node 2 -m spatial_mllm_training.train --recipe tiny_cpu --threads 1 \\
       --scenes data/scenes --out runs/tiny
 """
@@ -33,14 +37,47 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny_cpu")
     parser.add_argument("--scenes", type=Path, help="folder written by make_scenes")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; an existing run is resumed")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder written by make_multispa; may be repeated",
+    )
+    parser.add_argument(
+        "--held-out-rows", type=Path, action="append", default=[], help="likewise, for validation"
+    )
+    parser.add_argument(
+        "--depth",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KIND", "PATH"),
+        help="sources whose depth images are the truth of the 3D heads, as --source of make_multispa",
+    )
+    parser.add_argument("--general", type=Path, help="JSON of LLaVA conversations")
+    parser.add_argument(
+        "--general-images", type=Path, help="folder of their images (default: beside the JSON)"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of the published model, instead of its hub name"
+    )
+    parser.add_argument("--out", type=Path, help="run folder; an existing run is resumed")
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print trained and frozen parameters and the memory needed, then stop",
+    )
     parser.add_argument("--minutes", type=float, help="time budget instead of the recipe's")
     parser.add_argument("--steps", type=int, help="optimiser steps as the budget, instead of time")
     parser.add_argument("--threads", type=int, default=2, help="of a process on a CPU (default 2)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--strict", action="store_true", help="stop at a bad row instead of leaving it out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.out is None and not arguments.plan:
+        parser.error("--out is needed, or --plan")
+    return arguments
 
 
 def configured(config: TrainConfig, arguments: argparse.Namespace) -> TrainConfig:
@@ -55,10 +92,22 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
     config = configured(RECIPES[arguments.recipe](), arguments)
+    paths = DataPaths(
+        scenes=arguments.scenes,
+        rows=tuple(arguments.rows),
+        held_out_rows=tuple(arguments.held_out_rows),
+        depth=tuple((kind, Path(path)) for kind, path in arguments.depth),
+        general=arguments.general,
+        general_images=arguments.general_images,
+        checkpoint=arguments.checkpoint,
+    )
     try:
+        if arguments.plan:
+            print(plan(config, checkpoint=arguments.checkpoint).text())
+            return 0
         run(
             config,
-            DataPaths(scenes=arguments.scenes),
+            paths,
             arguments.out,
             cpu=arguments.cpu,
             strict=arguments.strict,

@@ -27,6 +27,10 @@ IGNORE = -100
 Encode = Callable[[str], list[int]]
 
 
+class LeftOutError(Exception):
+    """A sample that cannot be shown this time, though nothing is wrong with its data."""
+
+
 @dataclass(frozen=True)
 class Words:
     """The literal text around images, questions and answers.
@@ -112,7 +116,7 @@ class Sample:
             belongs to an answer, else IGNORE.  positions: (3, S).
         owner: (S,) 0 = opening, 1..V = image, V + 1.. = question.
         seen: (S,) a token sees its own block and, of blocks up to this number, all that lies before it.
-        targets: truth of the dense heads per image, None where there is none.
+        targets: truth of the dense heads, of one image each; None where there is none.
     """
 
     name: str
@@ -122,7 +126,7 @@ class Sample:
     positions: NDArray[np.int64]
     owner: NDArray[np.int64]
     seen: NDArray[np.int64]
-    targets: RowTargets | None = None
+    targets: tuple[RowTargets, ...] | None = None
 
     def mask(self) -> NDArray[np.bool_]:
         """(S, S) bool, row = who looks."""
@@ -137,7 +141,7 @@ def pack(
     questions: Sequence[PackedQuestion],
     form: Format,
     *,
-    targets: RowTargets | None = None,
+    targets: tuple[RowTargets, ...] | None = None,
     max_tokens: int | None = None,
 ) -> Sample:
     """Lay out a sample. With `max_tokens` the questions that no longer fit are left out.

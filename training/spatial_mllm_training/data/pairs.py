@@ -296,15 +296,16 @@ class PairBuilder:
         return questions
 
 
-def dense_targets(view: PairView, *, maps: bool) -> RowTargets:
+def dense_targets(view: PairView, *, maps: bool) -> tuple[RowTargets, ...]:
     """What the dense heads should say about a view; NaN in place of rays and points without `maps`."""
     depth = np.where(view.depth_m > 0, view.depth_m, np.nan).astype(np.float32)
-    if not maps:
+    if maps:
+        grid_h, grid_w = depth.shape[1:]
+        poses = first_from_cameras(view.world_from_camera)
+        rays = np.stack([ray_map(view.camera, pose, grid_h=grid_h, grid_w=grid_w) for pose in poses])
+        points = points_on_rays(depth, rays)
+    else:
         none = np.full((), np.nan, np.float32)
-        return RowTargets(
-            depth, np.broadcast_to(none, (*depth.shape, 6)), np.broadcast_to(none, (*depth.shape, 3))
-        )
-    grid_h, grid_w = depth.shape[1:]
-    poses = first_from_cameras(view.world_from_camera)
-    rays = np.stack([ray_map(view.camera, pose, grid_h=grid_h, grid_w=grid_w) for pose in poses])
-    return RowTargets(depth, rays, points_on_rays(depth, rays))
+        rays = np.broadcast_to(none, (*depth.shape, 6))
+        points = np.broadcast_to(none, (*depth.shape, 3))
+    return tuple(RowTargets(depth[[i]], rays[[i]], points[[i]]) for i in range(len(depth)))

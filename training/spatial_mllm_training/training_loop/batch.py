@@ -134,7 +134,7 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
     by_size: dict[tuple[int, ...], list[int]] = {}
     for place, (b, i) in enumerate(images):
         by_size.setdefault(samples[b].images[i].pixels.shape, []).append(place)
-    is_metric = torch.tensor([s.targets is None or s.targets.is_metric for s in samples])
+    is_metric = torch.tensor([all(t.is_metric for t in s.targets or ()) for s in samples])
     groups = []
     for places in by_size.values():
         shown = [samples[images[p][0]].images[images[p][1]] for p in places]
@@ -165,5 +165,5 @@ def _truth(
     out = np.full((len(images), *shape), np.nan, np.float32)
     for n, (b, i) in enumerate(images):
         if (targets := samples[b].targets) is not None:
-            out[n] = getattr(targets, name)[i]
+            out[n] = getattr(targets[i], name)[0]
     return torch.from_numpy(out)

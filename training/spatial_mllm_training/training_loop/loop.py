@@ -223,11 +223,12 @@ class _Trainer:
             batch = next(loader)
             timer.waited_s += time.monotonic() - waiting
             self._look_at_problems(batch)
+            assert isinstance(batch, Batch)
             on_device = batch.to(accelerator.device)
             with accelerator.accumulate(self.objective):
                 losses = self.objective(on_device)
                 if not torch.isfinite(losses["loss"]):
-                    self._stop(batch, float(losses["loss"]))
+                    self._stop(batch, float(losses["loss"].detach()))
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.objective.parameters(), config.clip)
@@ -250,14 +251,18 @@ class _Trainer:
                     list(self.average.values()), [self.trained[k] for k in self.average], 1.0 - keep
                 )
 
-    def _look_at_problems(self, batch: Batch) -> None:
-        if not batch.problems:
+    def _look_at_problems(self, drawn: Batch | tuple[str, ...]) -> None:
+        problems = drawn.problems if isinstance(drawn, Batch) else drawn
+        if not isinstance(drawn, Batch):
+            why = problems[0] if problems else "no draw of the augmentation can be shown"
+            raise StoppedError(ErrorCode.NO_FRAME, f"no sample of a whole batch can be used, first: {why}")
+        if not problems:
             return
         if self.strict:
-            raise StoppedError(ErrorCode.NO_FRAME, batch.problems[0])
+            raise StoppedError(ErrorCode.NO_FRAME, problems[0])
         if not self.progress.skipped:
-            self._say(f"left out: {batch.problems[0]} (others are counted)")
-        self.progress.skipped += len(batch.problems)
+            self._say(f"left out: {problems[0]} (further ones are counted)")
+        self.progress.skipped += len(problems)
 
     def _stop(self, batch: Batch, loss: float) -> None:
         step = self.progress.step

@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.data.packing import Sample
+from spatial_mllm_training.data.packing import LeftOutError, Sample
 from spatial_mllm_training.training_loop.batch import Batch
 
 TRIES = 16
@@ -59,27 +59,26 @@ class Mix:
         return self.sources[source].sample(own)
 
 
-class Numbered(Dataset[tuple[Sample, tuple[str, ...]]]):
+class Numbered(Dataset[tuple[Sample | None, tuple[str, ...]]]):
     """Samples by number; one that cannot be made is replaced, and said."""
 
-    FAR = 1 << 40  # numbers that a run never reaches: replacements are no sample's twin in time
+    APART = 1009
+    """Numbers between a sample and its replacement: what comes instead is not what comes next anyway."""
 
     def __init__(self, mix: Mix) -> None:
         self.mix = mix
 
-    def __getitem__(self, number: int) -> tuple[Sample, tuple[str, ...]]:
+    def __getitem__(self, number: int) -> tuple[Sample | None, tuple[str, ...]]:
+        """(sample, sentences about those left out); None after `TRIES` numbers that all failed."""
         problems: list[str] = []
         for attempt in range(TRIES):
             try:
-                where = number if not attempt else number * TRIES + attempt + self.FAR
-                return self.mix.sample(where), tuple(problems)
+                return self.mix.sample(number + attempt * self.APART), tuple(problems)
             except SpatialError as error:
                 problems.append(error.sentence)
-        raise TooManyProblemsError(problems[0])
-
-
-class TooManyProblemsError(RuntimeError):
-    """So many samples in a row cannot be made that the data, not a row, are at fault."""
+            except LeftOutError:
+                pass
+        return None, tuple(problems)
 
 
 class Numbers(Sampler[list[int]]):
@@ -104,12 +103,16 @@ def batches(
     world: int = 1,
     workers: int = 0,
     pin: bool = False,
-) -> DataLoader[Batch]:
-    """Endless batches from sample number `start` on; the number of workers changes nothing in them."""
+) -> DataLoader[Batch | tuple[str, ...]]:
+    """Endless batches from sample number `start` on; the number of workers changes nothing in them.
 
-    def join(drawn: Sequence[tuple[Sample, tuple[str, ...]]]) -> Batch:
+    Where no sample of a batch can be made, the sentences why come in its place.
+    """
+
+    def join(drawn: Sequence[tuple[Sample | None, tuple[str, ...]]]) -> Batch | tuple[str, ...]:
         problems = tuple(p for _, more in drawn for p in more)
-        return replace(collate([sample for sample, _ in drawn]), problems=problems)
+        samples = [sample for sample, _ in drawn if sample is not None]
+        return replace(collate(samples), problems=problems) if samples else problems
 
     return DataLoader(
         Numbered(mix),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,12 @@ import torch
 from tokenizers import Tokenizer
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_training.data.depth_truth import DepthTruth
+from spatial_mllm_training.data.general import GeneralSource
 from spatial_mllm_training.data.packing import Format, Words
 from spatial_mllm_training.data.pairs import PairBuilder
+from spatial_mllm_training.data.pictures import Viewer
+from spatial_mllm_training.data.rows_stream import RowSource
 from spatial_mllm_training.data.tokenizer import build_tokenizer
 from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
@@ -34,6 +39,7 @@ class DataPaths:
 
     Attributes:
         scenes: folder of `make_scenes`.  rows: folders of `make_multispa`.
+        held_out_rows: likewise, for validation.
         depth: (kind, path) of the sources whose depth images are the truth of the rows' heads.
         general: JSON of LLaVA conversations.  general_images: the folder their images are named from.
         checkpoint: folder of a published model, instead of the recipe's name on the hub.
@@ -42,6 +48,7 @@ class DataPaths:
     scenes: Path | None = None
     rows: tuple[Path, ...] = ()
     depth: tuple[tuple[str, Path], ...] = ()
+    held_out_rows: tuple[Path, ...] = ()
     general: Path | None = None
     general_images: Path | None = None
     checkpoint: Path | None = None
@@ -71,7 +78,7 @@ def build_learner(config: TrainConfig, checkpoint: Path | None = None) -> Learne
     model.camera_dropout.rate = config.model_camera_dropout
     use_linear_patch_embed(model.hf)
     model.depth_head.to(memory_format=torch.channels_last)
-    _add_heads(model, config)
+    add_heads(model, config)
     form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"))
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))
 
@@ -89,7 +96,7 @@ def _published(config: TrainConfig, published: PublishedConfig, checkpoint: Path
         camera_dropout=config.model_camera_dropout,
         dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
     )
-    _add_heads(model, config)
+    add_heads(model, config)
     adapting.adapt(model, published)
     if config.checkpointing:
         adapting.use_checkpointing(model)
@@ -120,7 +127,8 @@ def _encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
     return lambda words: tokenizer.encode(words, add_special_tokens=False).ids
 
 
-def _add_heads(model: CameraAwareVLM, config: TrainConfig) -> None:
+def add_heads(model: CameraAwareVLM, config: TrainConfig) -> None:
+    """Give the model the 3D heads that a recipe asks for."""
     if config.spatial is not None:
         model.spatial_heads = SpatialHeads(
             model.decoder_config.hidden_size,
@@ -143,6 +151,31 @@ def build_sources(
     if config.mix.pairs:
         sources["pairs"], held_out = _pairs(config, paths.scenes, learner)
         weights.append(config.mix.pairs)
+    viewer = Viewer(learner.model.framing, learner.model.processing, config.rows.size)
+    if config.mix.rows:
+        depth = DepthTruth.of(paths.depth) if paths.depth else None
+        rows = functools.partial(RowSource, form=learner.form, viewer=viewer, depth=depth)
+        if not paths.rows:
+            raise SpatialError(ErrorCode.NO_FRAME, f"recipe '{config.name}' needs MultiSPA rows: give --rows")
+        sources["rows"] = rows(paths.rows, config=config.rows, seed=config.seed)
+        weights.append(config.mix.rows)
+        if paths.held_out_rows:
+            plain = replace(config.rows, augment=None, answers_share=1.0)
+            held_out = rows(paths.held_out_rows, config=plain, seed=1)
+    if config.mix.general:
+        if paths.general is None:
+            raise SpatialError(
+                ErrorCode.NO_FRAME, f"recipe '{config.name}' mixes in general conversations: give --general"
+            )
+        sources["general"] = GeneralSource(
+            paths.general,
+            paths.general_images or paths.general.parent,
+            learner.form,
+            viewer,
+            config.seed,
+            max_tokens=config.rows.max_tokens,
+        )
+        weights.append(config.mix.general)
     return sources, weights, held_out
 
 

@@ -1,0 +1,35 @@
+"""The recipe for one GPU."""
+
+from __future__ import annotations
+
+from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.recipes.config import ModelConfig, SpatialConfig, TrainConfig
+
+
+def small_gpu() -> TrainConfig:
+    """About 30M parameters at 256x192, with the three 3D heads; bf16, one hour on one large GPU."""
+    return TrainConfig(
+        name="small_gpu",
+        model=ModelConfig(
+            hidden=384,
+            layers=10,
+            heads=6,
+            kv_heads=2,
+            mlp=1152,
+            vision_hidden=384,
+            vision_layers=4,
+            vision_heads=6,
+            vision_mlp=1152,
+            tap_layers=(3, 5, 7, 9),
+        ),
+        data=PairConfig(width=256, height=192),
+        spatial=SpatialConfig(weight=0.3),
+        minutes=60.0,
+        batch=64,
+        learning_rate=6e-4,
+        matrix_learning_rate=2e-3,
+        ema=0.9995,
+        checkpoint_minutes=5.0,
+        validate_minutes=5.0,
+        workers=14,
+    )

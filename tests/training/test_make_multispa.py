@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,3 +267,31 @@ def test_hard_distractors_lie_near_the_answer(tmp_path: Path) -> None:
         away = [np.subtract(place, choices[row.spatial.label]) for place in choices.values()]
         assert np.linalg.norm(away, axis=1).max() <= 0.12 * row.spatial.size[1][0], row.id
         assert row.spatial.group.startswith("hard")
+
+
+def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = [
+        "--source",
+        "posed_rgbd",
+        str(HOLOLENS),
+        "--split",
+        "all",
+        "--workers",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    making = subprocess.Popen(
+        [sys.executable, "-m", "spatial_mllm_training.make_multispa", *words, "--rows", "400"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert making.stderr is not None
+    said = making.stderr.read(len("drafting"))
+    making.send_signal(signal.SIGINT)
+    said += making.communicate(timeout=60)[1]
+    assert making.returncode == 130 and "Traceback" not in said
+    assert said.endswith("interrupted; the same command goes on\n")
+    assert main([*words, "--rows", "400"]) == 0
+    assert not (tmp_path / "out" / "work").exists()

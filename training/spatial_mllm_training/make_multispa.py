@@ -186,6 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     except (SpatialError, SceneProblem) as error:
         print(one_line(str(error)), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

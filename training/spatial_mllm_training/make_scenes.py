@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +20,8 @@ from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import choose_gl
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_path
 from spatial_mllm_training.scenes.views import NoViewError
+
+_NO_INTERRUPT = (signal.SIGINT, signal.SIG_IGN)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -146,8 +149,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.cameras,
     )
     bar = tqdm(total=len(arguments.seeds), unit="scene", smoothing=0.05)
-    # Fresh processes: an OpenGL context does not survive a fork.
-    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
+    # Fresh processes: an OpenGL context does not survive a fork. Ctrl-C is this process's alone.
+    pool = ProcessPoolExecutor(arguments.workers, get_context("spawn"), signal.signal, _NO_INTERRUPT)
+    try:
         jobs = {pool.submit(write_scene, folder, seed, *rest): seed for seed in arguments.seeds}
         for job in as_completed(jobs):
             try:
@@ -159,7 +163,9 @@ def run(arguments: argparse.Namespace) -> int:
                 failures.append(outcome)
                 bar.write(outcome)
             bar.update()
-    bar.close()
+    finally:  # after Ctrl-C the scenes in hand are finished, the others are left
+        pool.shutdown(cancel_futures=True)
+        bar.close()
     seconds = time.monotonic() - start
     frames = made * arguments.steps * arguments.views
     print(
@@ -176,6 +182,9 @@ def main(argv: list[str] | None = None) -> int:
     except SpatialError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

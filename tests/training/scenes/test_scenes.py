@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -274,6 +279,28 @@ def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert make_scenes.main(["--out", str(tmp_path / "file"), "--seeds", "0:1"]) == 2
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_ctrl_c_finishes_the_scenes_in_hand_and_leaves_the_others(tmp_path):
+    words = ["--out", str(tmp_path), "--seeds", "0:400", "--size", "64x48", "--views", "2", "--steps", "1"]
+    made = subprocess.Popen(
+        [sys.executable, "-m", "spatial_mllm_training.make_scenes", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    said = ""
+    while not re.search(r"\| [1-9]\d*/400", said):
+        piece = made.stderr.read(1)
+        assert piece, said
+        said += piece
+    os.killpg(made.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+    said += made.communicate(timeout=60)[1]
+    assert made.returncode == 130
+    assert "interrupted; the same command goes on" in said and "Traceback" not in said
+    scenes = list(tmp_path.iterdir())
+    assert 1 <= len(scenes) < 100 and all(SceneRecord.load(path) for path in scenes)
 
 
 def test_a_machine_without_opengl_is_told_what_to_install(monkeypatch):

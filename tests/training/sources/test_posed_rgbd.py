@@ -122,6 +122,7 @@ def test_an_option_is_believed_before_scene_json(write_posed_rgbd):
         ({"worldup": [0, 1, 0]}, "has unknown names worldup; known are name, place, world_up"),
         ({"world_up": [0, 0, 0]}, "world_up should be three numbers"),
         ({"depth_scale": 1000}, "depth_scale should be metres per step, above 0 and up to 1, found 1000"),
+        ({"depth_scale": True}, "depth_scale should be metres per step"),
         ({"depth_scale": "mm"}, "depth_scale should be metres per step"),
         ({"image_size": [192, 144]}, "K is for 192x144 px, but the images are 96x72 px"),
         ({"image_size": 96}, r"image_size should be \[width, height\]"),

@@ -127,6 +127,9 @@ def main(argv: list[str] | None = None) -> int:
     except (BenchmarkProblem, SpatialError, SceneProblem) as error:
         print(one_line(str(error)), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

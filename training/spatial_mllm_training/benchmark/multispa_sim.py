@@ -123,7 +123,7 @@ def render(recipe: Recipe, scenes: Path, *, workers: int) -> None:
     Raises:
         BenchmarkProblem: not all scenes could be made; the verb has said why.
     """
-    if make_scenes.main(scene_arguments(recipe, scenes, workers)):
+    if make_scenes.run(make_scenes.parse_arguments(scene_arguments(recipe, scenes, workers))):
         raise BenchmarkProblem(f"not all scenes could be made in '{scenes}'; the reasons stand above")
 
 

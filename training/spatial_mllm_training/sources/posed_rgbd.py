@@ -135,7 +135,7 @@ def _about(folder: Path) -> dict[str, object]:
 
 
 def _depth_scale(scene: str, file: Path, value: object) -> float:
-    if not isinstance(value, (int, float)) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise SceneProblem(
             scene, str(file), f"depth_scale should be metres per step, above 0 and up to 1, found {value}"
         )

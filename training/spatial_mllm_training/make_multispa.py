@@ -75,7 +75,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="scenes at a time, in processes of Ray; 0: in this process, without Ray (default: all cores)",
     )
     parser.add_argument(
-        "--address", help="of a Ray cluster, e.g. auto; without it Ray starts on this machine"
+        "--address",
+        help="of a Ray cluster, e.g. auto, whose machines share the sources' and the data set's folders under "
+        "the same paths; without it Ray starts on this machine",
     )
     parser.add_argument(
         "--memory-gib", type=_gib, default=1.5, help="kept free per worker by Ray (default 1.5)"

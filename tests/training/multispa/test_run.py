@@ -235,6 +235,22 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_rows_that_were_written_elsewhere_are_missed(
+    refs: list[SceneRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a cluster whose machines do not share the folder."""
+    write, out = running._write, tmp_path / "out"
+
+    def elsewhere(ref: SceneRef, folders: Folders, **how: object) -> object:
+        return write(ref, folders=Folders(tmp_path / "elsewhere") if ref is refs[1] else folders, **how)
+
+    monkeypatch.setattr(running, "_write", elsewhere)
+    monkeypatch.setattr(Folders, "drafts", lambda self, scene: out / "work" / "drafts" / f"{scene}.json")
+    with pytest.raises(SpatialError, match=f"rows of scene '{refs[1].name}' are not in .* share that folder"):
+        make(refs, out)
+    assert not list(out.glob("rows-*")) and not (out / "dataset.json").exists()
+
+
 def test_another_data_set_is_not_overwritten(refs: list[SceneRef], tmp_path: Path) -> None:
     make(refs, tmp_path / "out")
     before = _tree(tmp_path / "out")

@@ -93,7 +93,7 @@ def make_dataset(
 
     Raises:
         SpatialError: OUTPUT_EXISTS when `out` holds another data set; NOT_WRITABLE; NO_FRAME when
-            no scene belongs to the split.
+            no scene belongs to the split; NOT_READY when a cluster's machine wrote to a folder of its own.
     """
     config, workers = config or MultispaConfig(), workers or Workers()
     start = time.monotonic()
@@ -125,6 +125,12 @@ def make_dataset(
             reasons[subtask][reason] += 1
     summary.missing = {s: dict(c) for s, c in sorted(reasons.items())}
     finished = [r.name for r in unique if r.name in written and not written[r.name].problem]
+    for name in finished:
+        if not folders.part(name).exists():
+            raise SpatialError(
+                ErrorCode.NOT_READY,
+                f"the rows of scene '{name}' are not in '{out}'; all machines of a cluster must share that folder",
+            )
     summary.rows, summary.digest = gather(folders, finished)
     summary.seconds = round(time.monotonic() - start, 1)
     record = {

@@ -31,7 +31,7 @@ def spread(
         SpatialError: OUT_OF_MEMORY when not even one worker fits; BACKEND_UNAVAILABLE when the
             cluster does not answer.
     """
-    if workers == 0:
+    if workers == 0 or not items:
         for index, item in enumerate(items):
             yield index, function(item)
         return
@@ -86,7 +86,7 @@ def _with_ray(
             lambda record: {"id": record["id"], "outcome": json.dumps(function(items[record["id"]]))},
             num_cpus=1,
             memory=memory,
-            concurrency=None if address else workers,
+            concurrency=None if address else min(workers, len(items)),
             max_retries=1,  # the default is for ever
         )
     for record in data.iter_rows():

@@ -50,4 +50,4 @@ def _add_lora(decoder: nn.Module, config: PublishedConfig) -> None:
 
 def use_checkpointing(model: CameraAwareVLM) -> None:
     """Keep only the inputs of the decoder's layers and compute the rest again in the backward pass."""
-    model.hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.hf.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -31,7 +31,9 @@ from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batc
 from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner, build_sources
 
 _PREFIX = "model."  # of the wrapped model inside the objective
-_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+STATE_OPTIONS = StateDictOptions(
+    full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False
+)
 
 
 class StoppedError(SpatialError):
@@ -81,14 +83,14 @@ def run(
     try:
         learner = build_learner(config, paths.checkpoint)
         sources, weights, held_out = build_sources(config, paths, learner)
-        trainer = _Trainer(config, out, accelerator, learner, strict=strict, quiet=quiet)
+        trainer = TrainingRun(config, out, accelerator, learner, strict=strict, quiet=quiet)
         return trainer.train(sources, weights, held_out)
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state(True)  # so that the next run in this process may have another precision
 
 
-class _Trainer:
+class TrainingRun:
     """The state of a run between its steps."""
 
     def __init__(
@@ -104,6 +106,7 @@ class _Trainer:
         self.config, self.learner, self.strict = config, learner, strict
         self.accelerator = accelerator
         self.leads = accelerator.is_main_process
+        self.sharded = accelerator.distributed_type == DistributedType.FSDP
         self.quiet = quiet or not self.leads
         self.folder = RunFolder(out, leads=self.leads)
         spatial = config.spatial
@@ -130,7 +133,7 @@ class _Trainer:
         }
         self.average: dict[str, Tensor] = {}
         if config.ema and self.leads:
-            if accelerator.distributed_type == DistributedType.FSDP:
+            if self.sharded:
                 raise SpatialError(
                     ErrorCode.NOT_READY, "averaged weights are not kept under FSDP: use a recipe with ema = 0"
                 )
@@ -300,7 +303,7 @@ class _Trainer:
         )
 
     def _validation(self, held_out: SampleSource | None) -> list[Batch]:
-        if held_out is None or not self.leads:
+        if held_out is None or not (self.leads or self.sharded):
             return []
         return [
             self._collate([held_out.sample(8 * n + i) for i in range(8)])
@@ -310,12 +313,15 @@ class _Trainer:
     def _validate(self, validation: list[Batch]) -> dict[str, float]:
         if not validation:
             return {}
-        objective = self.accelerator.unwrap_model(self.objective)
+        # shards are gathered by all processes together; whole models are looked at by one alone
+        objective = self.objective if self.sharded else self.accelerator.unwrap_model(self.objective)
         device = self.accelerator.device
         with self.accelerator.autocast():
             return figures(objective, [batch.to(device) for batch in validation])
 
     def _say_held_out(self, found: dict[str, float]) -> None:
+        if not found:
+            return
         self._say(
             f"step {self.progress.step} held-out " + "  ".join(f"{k} {v:.3f}" for k, v in found.items())
         )
@@ -338,7 +344,7 @@ class _Trainer:
         return final
 
     def _save(self) -> None:
-        weights, optimizer = get_state_dict(self.objective, self._plain_optimizers(), options=_STATE)
+        weights, optimizer = get_state_dict(self.objective, self._plain_optimizers(), options=STATE_OPTIONS)
         if not self.leads:
             return
         named = {name.removeprefix(_PREFIX): value for name, value in weights.items()}
@@ -363,7 +369,7 @@ class _Trainer:
             self._plain_optimizers(),
             model_state_dict={_PREFIX + name: value for name, value in found.weights().items()},
             optim_state_dict=found.optimizer(),
-            options=_STATE,
+            options=STATE_OPTIONS,
         )
         if self.average:
             self.average = {k: v.to(self.trained[k].device) for k, v in found.average().items()}

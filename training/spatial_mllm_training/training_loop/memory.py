@@ -63,14 +63,16 @@ class Plan:
         return 1.1 * sum(self.bytes.values()) / _GIB
 
     def text(self) -> str:
-        lines = [f"{'part':<18} {'trained':>14} {'frozen':>14}"]
-        for part in sorted(self.trained.keys() | self.frozen.keys()):
-            lines.append(f"{part:<18} {self.trained.get(part, 0):>14,} {self.frozen.get(part, 0):>14,}")
-        lines.append(f"{'all':<18} {sum(self.trained.values()):>14,} {sum(self.frozen.values()):>14,}")
+        table = [("part", "trained", "frozen")]
+        table += [
+            (part, f"{self.trained.get(part, 0):,}", f"{self.frozen.get(part, 0):,}")
+            for part in sorted(self.trained.keys() | self.frozen.keys())
+        ]
+        table.append(("all", f"{sum(self.trained.values()):,}", f"{sum(self.frozen.values()):,}"))
+        lines = [f"{part:<18} {trained:>14} {frozen:>14}" for part, trained, frozen in table]
         lines += [f"{name:<18} {size / _GIB:>10.2f} GiB" for name, size in self.bytes.items()]
-        lines.append(
-            f"{'with a tenth more':<18} {self.advised_gib:>10.1f} GiB on one card, {self.tokens} tokens a sample"
-        )
+        advised = f"{self.advised_gib:>10.1f} GiB on one card, {self.tokens} tokens a sample"
+        lines.append(f"{'with a tenth more':<18} {advised}")
         return "\n".join(lines + ["", *(__doc__ or "").splitlines()[2:]])
 
 

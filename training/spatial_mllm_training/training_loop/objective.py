@@ -90,9 +90,14 @@ class Objective(nn.Module):
             else (),
         )
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """ "loss", and its parts; a part that a batch has no truth for is 0."""
+    def forward(self, batch: Batch, *, only_predict: bool = False) -> dict[str, Tensor] | Prediction:
+        """The "loss" and its parts; a part that a batch has no truth for is 0. Or what `predict` gives.
+
+        Both pass through here, because sharded weights are gathered around `forward` alone.
+        """
         out = self.predict(batch)
+        if only_predict:
+            return out
         nothing = out.logits.sum() * 0.0
         answer = answer_loss(out.logits, out.targets) if len(out.targets) else nothing
         losses = {"answer_loss": answer}
@@ -152,8 +157,12 @@ class Objective(nn.Module):
 
 
 @torch.no_grad()
-def figures(objective: Objective, batches: list[Batch]) -> dict[str, float]:
-    """Depth AbsRel and delta1, answer loss and token accuracy, each the mean over batches that have it."""
+def figures(objective: nn.Module, batches: list[Batch]) -> dict[str, float]:
+    """Depth AbsRel and delta1, answer loss and token accuracy, each the mean over batches that have it.
+
+    Args:
+        objective: an `Objective`, wrapped or not.
+    """
     objective.eval()
     found: dict[str, list[float]] = {}
 
@@ -161,7 +170,7 @@ def figures(objective: Objective, batches: list[Batch]) -> dict[str, float]:
         found.setdefault(name, []).append(float(value))
 
     for batch in batches:
-        out = objective.predict(batch)
+        out = objective(batch, only_predict=True)
         if len(out.targets):
             add("answer_loss", answer_loss(out.logits, out.targets))
             add("token_accuracy", (out.logits.argmax(-1) == out.targets).float().mean())

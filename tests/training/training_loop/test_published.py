@@ -1,0 +1,283 @@
+"""Published families: freezing, LoRA, packed prompts against the stock model, a run on rows and talk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_training.data.packing import PackedQuestion, pack
+from spatial_mllm_training.data.pictures import Viewer
+from spatial_mllm_training.multispa.rows import read_rows, to_table
+from spatial_mllm_training.multispa.run import make_dataset
+from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.recipes.config import SpatialConfig
+from spatial_mllm_training.sources.simulated import find_scenes
+from spatial_mllm_training.train import main
+from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.loop import run
+from spatial_mllm_training.training_loop.objective import Objective
+from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+)
+RECIPE_OF = {"qwen2_5_vl": "qwen2_5_vl_3b_lora", "internvl": "internvl3_1b_lora"}
+
+
+def stock_config(family, ids, size):
+    import transformers as tf
+
+    text = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    if family == "internvl":
+        tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        return tf.InternVLConfig(
+            text_config={"model_type": "qwen2", **text},
+            vision_config={**tower, "image_size": (112, 112), "patch_size": (14, 14)},
+            image_token_id=ids["<IMG_CONTEXT>"],
+            image_seq_length=16,
+        )
+    return tf.Qwen2_5_VLConfig(
+        text_config={
+            **text,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "intermediate_size": 48,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+            "window_size": 56,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+
+
+@pytest.fixture(params=sorted(RECIPE_OF))
+def published(request, tmp_path):
+    """(recipe, folder of a checkpoint of a few thousand parameters with a tokenizer of bytes)."""
+    from spatial_mllm_training.model.families import FAMILIES
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    folder = tmp_path / "checkpoint"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>").save_pretrained(folder)
+    torch.manual_seed(0)
+    stock = stock_config(request.param, tokenizer.get_vocab(), tokenizer.get_vocab_size())
+    FAMILIES[request.param].stock_class()(stock).save_pretrained(folder)
+    recipe = dataclasses.replace(
+        RECIPES[RECIPE_OF[request.param]](),
+        steps=2,
+        batch=2,
+        accumulate=1,
+        workers=0,
+        checkpoint_steps=1,
+        validate_batches=1,
+        log_steps=1,
+    )
+    return recipe, folder
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    out = tmp_path_factory.mktemp("published") / "rows"
+    wanted = dict.fromkeys(("depth_estimation_coor", "total_distance"), 6)
+    make_dataset(find_scenes(FIXTURES), out, wanted, split=None, quiet=True)
+    assert set(wanted) <= set(tasks.names())
+    return out
+
+
+@pytest.fixture
+def paths(rows, published, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((90, 120, 3), 120, np.uint8))
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Grey."}]
+    (tmp_path / "talk.json").write_text(json.dumps([{"image": "a.png", "conversations": talk}]))
+    return DataPaths(
+        rows=(rows,),
+        held_out_rows=(rows,),
+        depth=(("simulated", FIXTURES),),
+        general=tmp_path / "talk.json",
+        checkpoint=published[1],
+    )
+
+
+def test_what_is_frozen_and_what_is_trained(published):
+    recipe, folder = published
+    model = build_learner(recipe, folder).model
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all(
+        ".lora_" in n or "merger" in n or "multi_modal_projector" in n or not n.startswith("hf.")
+        for n in trained
+    )
+    for part in ("lora_A", "ray_embedding", "depth_head", "spatial_heads"):
+        assert any(part in n for n in trained), part
+    projector = {id(p) for p in model.family.projector(model.hf).parameters()}
+    assert projector <= {id(p) for p in model.parameters() if p.requires_grad}
+    layers = model.decoder_config.num_hidden_layers
+    assert sum("lora_A" in n for n in trained) == 7 * layers
+    assert {p.dtype for n, p in model.named_parameters() if n in trained} == {torch.float32}
+    assert {p.dtype for n, p in model.named_parameters() if n not in trained} == {torch.bfloat16}
+    whole = dataclasses.replace(recipe, published=dataclasses.replace(recipe.published, lora_rank=0))
+    model = build_learner(whole, folder).model
+    assert all(p.requires_grad for p in model.family.decoder(model.hf).parameters())
+    tower = [
+        p
+        for p in model.family.vision(model.hf).parameters()
+        if id(p) not in {id(q) for q in model.family.projector(model.hf).parameters()}
+    ]
+    assert tower and not any(p.requires_grad for p in tower)
+
+
+@torch.no_grad()
+def test_a_packed_question_gets_the_logits_of_the_stock_model(published):
+    """Positions, mask and visual tokens as the stock class makes them for the same prompt alone."""
+    recipe, folder = published
+    recipe = dataclasses.replace(recipe, precision="fp32")
+    learner = build_learner(recipe, folder)
+    model = learner.model.eval()
+    viewer = Viewer(model.framing, model.processing)
+    rng = np.random.default_rng(0)
+    shown = [viewer.show(rng.integers(0, 255, (84, 112, 3), dtype=np.uint8), None) for _ in range(2)]
+    questions = [PackedQuestion((("How far?", "`12`."),), 1), PackedQuestion((("And now?", "`7`."),), 2)]
+    together = (
+        Objective(model).predict(collate([pack("s", shown, questions, learner.form)], learner.pad_id)).logits
+    )
+    start = 0
+    for question in questions:
+        sample = pack("s", shown[: question.image_count], [question], learner.form)
+        ids = torch.from_numpy(sample.ids)[None]
+        pixels = torch.stack([torch.from_numpy(x.pixels).permute(2, 0, 1) for x in sample.images])
+        from spatial_mllm_training.model.preprocess import normalised
+
+        stock = model.family.pixel_inputs(model.hf.config, list(normalised(model.processing, pixels)))
+        stock |= model.family.prompt_inputs(model.hf.config, ids)
+        expected = model.hf(input_ids=ids, **stock).logits[0][sample.labels != -100]
+        torch.testing.assert_close(together[start : start + len(expected)], expected, atol=2e-5, rtol=1e-4)
+        start += len(expected)
+    assert start == len(together)
+
+
+def test_a_run_on_rows_and_talk_learns_and_goes_on(published, paths, tmp_path):
+    recipe, _ = published
+    out = tmp_path / "run"
+    mixed = dataclasses.replace(recipe, mix=dataclasses.replace(recipe.mix, rows=0.5, general=0.5))
+    first = run(mixed, paths, out, cpu=True, quiet=True)
+    assert first["step"] == 2 and first["skipped"] == 0 and first["held_out"]["abs_rel"] > 0
+    record = json.loads((out / "run.json").read_text())
+    assert set(record["data"]) == {"rows", "general"}
+    assert record["data"]["rows"] and (out / "checkpoints" / "step-00000002").is_dir()
+    names = checkpoints.latest(out).weights().keys()
+    assert any("lora_B" in n for n in names) and not any("visual.blocks" in n for n in names)
+    again = run(dataclasses.replace(mixed, steps=3), paths, out, cpu=True, quiet=True)
+    assert again["step"] == 3
+
+
+def test_rows_without_answers_still_train_the_heads(published, paths, tmp_path):
+    recipe, _ = published
+    silent = dataclasses.replace(
+        recipe,
+        steps=1,
+        mix=dataclasses.replace(recipe.mix, general=0.0),
+        rows=dataclasses.replace(recipe.rows, answers_share=0.0),
+    )
+    run(silent, paths, tmp_path / "run", cpu=True, quiet=True)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["answer_loss"] == 0 and line["spatial/depth"] != 0 and line["depth_loss"] != 0
+
+
+@pytest.mark.parametrize("published", ["internvl"], indirect=True)
+def test_a_bad_row_is_left_out_or_stops_the_run(published, paths, tmp_path, monkeypatch, capsys):
+    import pyarrow.parquet as pq
+
+    recipe, folder = published
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "images").symlink_to(paths.rows[0] / "images")
+    every = list(read_rows(paths.rows[0]))
+    every[::3] = [dataclasses.replace(row, answer="no number") for row in every[::3]]
+    pq.write_table(to_table(every), bad / "rows-00000.parquet")
+    monkeypatch.setitem(
+        RECIPES,
+        "micro",
+        lambda: dataclasses.replace(
+            recipe,
+            steps=6,
+            mix=dataclasses.replace(recipe.mix, general=0.0),
+            rows=dataclasses.replace(recipe.rows, questions=1, augment=None),
+        ),
+    )
+    command = [
+        "--recipe",
+        "micro",
+        "--rows",
+        str(bad),
+        "--checkpoint",
+        str(folder),
+        "--cpu",
+        "--quiet",
+        "--threads",
+        "1",
+    ]
+    assert main([*command, "--out", str(tmp_path / "kind")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("left out: row '") == 1 and "does not parse" in said
+    assert json.loads((tmp_path / "kind" / "final.json").read_text())["skipped"] >= 1
+    assert main([*command, "--strict", "--out", str(tmp_path / "strict")]) == 2
+    error = capsys.readouterr().err
+    assert "does not parse" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("published", ["internvl"], indirect=True)
+def test_a_checkpoint_of_another_family_is_refused(published, tmp_path):
+    _, folder = published
+    with pytest.raises(SpatialError, match="is a internvl, but a qwen2_5_vl was asked for"):
+        build_learner(RECIPES["qwen2_5_vl_3b_lora"](), folder)
+
+
+@pytest.mark.parametrize("published", ["qwen2_5_vl"], indirect=True)
+def test_a_source_that_is_mixed_in_must_be_named(published, paths, tmp_path):
+    recipe, _ = published
+    with pytest.raises(SpatialError, match="--general"):
+        run(recipe, dataclasses.replace(paths, general=None), tmp_path / "run", cpu=True, quiet=True)
+    with pytest.raises(SpatialError, match="--rows"):
+        run(recipe, dataclasses.replace(paths, rows=()), tmp_path / "run", cpu=True, quiet=True)
+    assert SpatialConfig().tasks == ("depth", "rays", "points")

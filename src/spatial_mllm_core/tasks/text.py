@@ -24,16 +24,6 @@ def whole_mm(length_m: float) -> int:
     return whole(length_m * 1000.0)
 
 
-def format_mm(length_m: float) -> str:
-    """Whole millimetres of a length in metres, as text."""
-    return str(whole_mm(length_m))
-
-
-def format_vector_mm(vector_m: tuple[float, float, float]) -> str:
-    """`[x, y, z]` in whole millimetres of a vector in metres."""
-    return "[" + ", ".join(format_mm(v) for v in vector_m) + "]"
-
-
 def pixel_to_coordinate(pixel: tuple[float, float], width: int, height: int) -> tuple[int, int]:
     """Pixel to the 0-1000 scale: round(x / W * 1000), kept in [0, 999] (papers.md 2.6)."""
     u, v = pixel

@@ -10,20 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.tasks import reading, text
+from spatial_mllm_core.tasks import TaskValue, reading, text
 
 lengths = st.floats(-50.0, 50.0, allow_nan=False)
 
 
 @given(lengths)
 def test_a_length_comes_back_to_the_millimetre(value):
-    assert reading.length_m(f"`{text.format_mm(value)}` mm.") == pytest.approx(value, abs=0.000501)
+    assert reading.length_m(
+        tasks.get("total_distance").answer_text(TaskValue((value,)), template=1)
+    ) == pytest.approx(value, abs=0.000501)
 
 
 @given(st.tuples(lengths, lengths, lengths))
 def test_a_vector_comes_back_to_the_millimetre(vector):
-    np.testing.assert_allclose(reading.vector_m(f"`{text.format_vector_mm(vector)}`"), vector, atol=0.000501)
+    np.testing.assert_allclose(
+        reading.vector_m(tasks.get("displacement_vector").answer_text(TaskValue(vector))),
+        vector,
+        atol=0.000501,
+    )
 
 
 @given(st.floats(-0.5, 639.5), st.floats(-0.5, 479.5))

@@ -13,18 +13,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_core.tasks import TaskValue
 from spatial_mllm_core.tasks.correspondence import (
     CORRESPONDENCE,
     CORRESPONDENCE_CHOICE,
     LETTERS,
+    coordinate_truth,
     corresponding_pixels,
     letter_truth,
 )
 from spatial_mllm_training.multispa.config import MultispaConfig
 from spatial_mllm_training.multispa.draft import Draft, DraftPoint
 from spatial_mllm_training.multispa.pair_sampling import Pair
-from spatial_mllm_training.multispa.picking import coordinate, draft_points, in_turn, is_askable, no_pairs
+from spatial_mllm_training.multispa.picking import draft_points, in_turn, is_askable, no_pairs
 from spatial_mllm_training.multispa.prepare import PreparedScene
 from spatial_mllm_training.sources import Scene
 
@@ -71,7 +71,8 @@ def drafts(
             continue
         group = f"overlap {int(pair.overlap_percent)} %"
         if subtask == CORRESPONDENCE.name:
-            truth = TaskValue(coordinate(prepared, frames[1], points[1]))
+            camera = prepared.scene.frames[frames[1]].camera
+            truth = coordinate_truth((points[1].u_px, points[1].v_px), camera.width, camera.height)
             made[number] = Draft(subtask, frames, points, truth, group=group)
             continue
         is_hard = rng.random() < prepared.config.points.hard_share

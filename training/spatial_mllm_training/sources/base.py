@@ -68,18 +68,6 @@ class SceneObject:
     size_m: NDArray[np.float64]
     point_ids: NDArray[np.int64]
 
-    @property
-    def length_m(self) -> float:
-        return float(max(self.size_m[0], self.size_m[1]))
-
-    @property
-    def width_m(self) -> float:
-        return float(min(self.size_m[0], self.size_m[1]))
-
-    @property
-    def height_m(self) -> float:
-        return float(self.size_m[2])
-
 
 @dataclass(frozen=True)
 class PointTracks:

@@ -150,7 +150,7 @@ def test_dense_maps_hold_the_points_of_the_scene(scene, tokenizer, augment):
             ray = np.array([*cv2.undistortPoints(np.array([[[u, v]]]), view.camera.k, None).ravel(), 1.0])
             in_world = pose[:3, :3] @ (ray * view.depth_m[image, row, column]) + pose[:3, 3]
             expected = relative.apply(in_world - view.world_from_camera[0][:3, 3])
-            np.testing.assert_allclose(targets.points[image, row, column], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(targets[image].points[0, row, column], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):

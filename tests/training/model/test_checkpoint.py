@@ -33,7 +33,7 @@ def test_a_saved_model_answers_as_before(speaking, make_batch, tmp_path, shard):
     assert (len(files) > 2) == (shard == "20KB")
     loaded = load(tmp_path / "base", additions=tmp_path / "additions.safetensors").eval()
     assert loaded.family is speaking.family
-    assert (loaded.tap_layers, loaded.head_features) == (speaking.tap_layers, speaking.head_features)
+    assert (loaded.tap_layers, loaded.heads) == (speaking.tap_layers, speaking.heads)
     batch = make_batch(speaking, [[(97, 61), (64, 80)]])
     expected = speaking(batch.ids, cameras=batch.cameras, **batch.stock).logits
     assert torch.equal(loaded(batch.ids, cameras=batch.cameras, **batch.stock).logits, expected)
@@ -106,7 +106,7 @@ def test_additions_of_another_family_or_width_are_refused_by_both_names(saved, t
     for family, width in (("some_other", 32), (header.family, 2048)):
         foreign = tmp_path / "foreign.safetensors"
         additions_file.write(
-            foreign, tensors, additions_file.Header(family, width, header.tap_layers, header.head_features)
+            foreign, tensors, additions_file.Header(family, width, header.tap_layers, header.heads)
         )
         sentence = (
             rf"additions for a {family} of width {width}, but the model is a {header.family} of width 32"
@@ -125,12 +125,31 @@ def test_additions_on_other_layers_or_of_other_heads_are_refused(saved, base, fa
         load(saved[0], additions=saved[1], tap_layers=(2, 3, 4, 5))
     other_heads = CameraAwareVLM(base, family=family.name, head_features=16)
     before = {k: v.clone() for k, v in other_heads.additions().items()}
-    with pytest.raises(SpatialError, match=r"does not fit: .*other shapes \['depth_head"):
+    with pytest.raises(
+        SpatialError, match="heads with depth_features 8, but the model has depth_features 16"
+    ):
         other_heads.load_additions(saved[1])
     assert all(torch.equal(before[k], v) for k, v in other_heads.additions().items())
-    other_heads.depth_head = torch.nn.Identity()
+    with pytest.raises(
+        SpatialError, match="heads with depth_features 8, but the model has depth_features 16"
+    ):
+        load(saved[0], additions=saved[1], heads=other_heads.heads)
+
+
+@ONE_FAMILY
+def test_additions_whose_tensors_are_not_those_of_their_header_are_refused(saved, speaking):
+    from spatial_mllm_training.model import additions_file
+
+    header, tensors = additions_file.read_header(saved[1]), additions_file.read(saved[1])
+    name = "depth_head.out.0.bias"
+    additions_file.write(saved[1], {**tensors, name: tensors[name][:1].clone()}, header)
+    before = {k: v.clone() for k, v in speaking.additions().items()}
+    with pytest.raises(SpatialError, match=r"does not fit: .*other shapes \['depth_head"):
+        speaking.load_additions(saved[1])
+    assert all(torch.equal(before[k], v) for k, v in speaking.additions().items())
+    speaking.depth_head = torch.nn.Identity()
     with pytest.raises(SpatialError, match="unexpected"):
-        other_heads.load_additions(saved[1])
+        speaking.load_additions(saved[1])
 
 
 @ONE_FAMILY
@@ -193,7 +212,7 @@ def test_pickled_weights_are_not_read(base, tmp_path):
 
 @ONE_FAMILY
 def test_some_other_safetensors_file_is_not_additions(saved):
-    with pytest.raises(SpatialError, match="expected 'spatial_mllm additions' version 1"):
+    with pytest.raises(SpatialError, match="expected 'spatial_mllm additions' version 1 or 2"):
         load(saved[0], additions=saved[0] / "model.safetensors")
     with pytest.raises(SpatialError, match="there is no additions file"):
         load(saved[0], additions=saved[0] / "nothing.safetensors")

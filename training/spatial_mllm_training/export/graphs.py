@@ -17,8 +17,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
-from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, patchify
+from spatial_mllm_training.model.heads import served_depth
 
 
 class VisionGraph(nn.Module):
@@ -119,13 +119,19 @@ class DecoderGraph(nn.Module):
 
 
 class LiftGraph(nn.Module):
-    """Taps of one image's visual tokens -> z-depth in metres and confidence in [0, 1]."""
+    """Taps of one image's visual tokens -> z-depth in metres and confidence in [0, 1].
+
+    One signature for every kind of head; decoders of other tasks than depth are left out.
+
+    Raises:
+        SpatialError: MODEL_SIGNATURE when the model has no head for depth.
+    """
 
     def __init__(self, model: CameraAwareVLM, grid_h: int, grid_w: int) -> None:
         super().__init__()
-        self.head = model.depth_head
+        self.head = model.depth_server()
         self.grid = (grid_h, grid_w)
 
     def forward(self, taps: Tensor) -> tuple[Tensor, Tensor]:
-        log_depth, confidence = depth_from_logits(self.head(list(taps.unbind(0)), *self.grid))
-        return torch.exp(log_depth), 1.0 - 1.0 / confidence
+        depth_m, confidence = served_depth(self.head, taps.unbind(0), *self.grid)
+        return depth_m, 1.0 - 1.0 / confidence

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.model.heads import HeadsConfig
 
 FORMAT = "spatial_mllm additions"
-VERSION = 1
+VERSION = 2
+"""2 since the heads are told by a `HeadsConfig`; in 1 there is one depth head, told by its width."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,13 @@ class Header:
         family: name of the model family.
         hidden_size: width of the decoder.
         tap_layers: indices into `hidden_states` that the heads were trained on.
-        head_features: channels of the heads.
+        heads: which heads there are.
     """
 
     family: str
     hidden_size: int
     tap_layers: tuple[int, int, int, int]
-    head_features: int
+    heads: HeadsConfig
 
     def to_metadata(self) -> dict[str, str]:
         return {
@@ -43,7 +45,7 @@ class Header:
             "family": self.family,
             "hidden_size": str(self.hidden_size),
             "tap_layers": " ".join(map(str, self.tap_layers)),
-            "head_features": str(self.head_features),
+            "heads": self.heads.to_json(),
         }
 
     def check(self, path: Path, *, family: str, hidden_size: int) -> None:
@@ -61,6 +63,15 @@ class Header:
             raise SpatialError(
                 ErrorCode.MODEL_SIGNATURE,
                 f"'{path}' holds heads on layers {self.tap_layers}, but the model taps {tap_layers}",
+            )
+
+    def check_heads(self, path: Path, heads: HeadsConfig) -> None:
+        """Raise MODEL_SIGNATURE with the differences unless the heads are these."""
+        found, expected = self.heads.apart_from(heads)
+        if found:
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE,
+                f"'{path}' holds heads with {found}, but the model has {expected}",
             )
 
 
@@ -86,11 +97,12 @@ def read_header(path: Path) -> Header:
             found = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _torn(path, error) from None
-    if found.get("format") != FORMAT or found.get("version") != str(VERSION):
+    version = found.get("version")
+    if found.get("format") != FORMAT or version not in ("1", str(VERSION)):
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE,
-            f"'{path}' is '{found.get('format', 'unnamed')}' version {found.get('version', 'none')}, expected "
-            f"'{FORMAT}' version {VERSION}",
+            f"'{path}' is '{found.get('format', 'unnamed')}' version {version or 'none'}, expected "
+            f"'{FORMAT}' version 1 or {VERSION}",
         )
     try:
         first, second, third, fourth = (int(word) for word in found["tap_layers"].split())
@@ -98,11 +110,17 @@ def read_header(path: Path) -> Header:
             found["family"],
             int(found["hidden_size"]),
             (first, second, third, fourth),
-            int(found["head_features"]),
+            HeadsConfig(depth_features=int(found["head_features"]))
+            if version == "1"
+            else HeadsConfig.from_json(found["heads"]),
         )
-    except (KeyError, ValueError):
+    except KeyError:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE, f"the header of '{path}' is not complete: {sorted(found)}"
+        ) from None
+    except ValueError as error:
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE, f"the header of '{path}' cannot be read: {error}"
         ) from None
 
 

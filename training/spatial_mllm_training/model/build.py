@@ -10,11 +10,17 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from spatial_mllm_training.data.tokenizer import number_tokens, sinusoid_rows
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes.config import ModelConfig
 
 
-def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
-    """A freshly initialised model; whole-number tokens start as smooth functions of their value."""
+def build_model(
+    config: ModelConfig, tokenizer: Tokenizer, *, heads: HeadsConfig | None = None
+) -> CameraAwareVLM:
+    """A freshly initialised model; whole-number tokens start as smooth functions of their value.
+
+    Without `heads` it has the single depth head of `config.head_features` channels.
+    """
     vocabulary = (tokenizer.get_vocab_size() + 31) // 32 * 32
     head_dim = config.hidden // config.heads
     section = [head_dim // 2 - 2 * (head_dim * 3 // 16), head_dim * 3 // 16, head_dim * 3 // 16]
@@ -62,7 +68,11 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer) -> CameraAwareVLM:
     with torch.no_grad():
         hf.get_input_embeddings().weight[list(numbers.values())] += torch.from_numpy(rows)
     return CameraAwareVLM(
-        hf, family=config.family, tap_layers=config.tap_layers, head_features=config.head_features
+        hf,
+        family=config.family,
+        tap_layers=config.tap_layers,
+        heads=heads,
+        head_features=config.head_features,
     )
 
 

@@ -15,17 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.model import additions_file
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.families.base import tap_layers as published_taps
+from spatial_mllm_training.model.heads import HeadsConfig, served_depth
 from spatial_mllm_training.model.preprocess import Framing, Processing
 from spatial_mllm_training.model.prompt_cameras import PromptCameras
 from spatial_mllm_training.model.ray_embedding import CameraDropout, RayEmbedding
+from spatial_mllm_training.supervision.heads import DenseMap, SpatialHeads
 
 
 class CameraAwareVLM(nn.Module):
     """Wrap `hf` (a stock transformers model) with camera conditioning and 3D supervision.
+
+    Args:
+        heads: what reads the taps; None = the single depth head, of `head_features` channels.
 
     Attributes:
         hf: the stock model; adapters (LoRA) are put into it in place.
@@ -33,6 +39,7 @@ class CameraAwareVLM(nn.Module):
         processing: what its processor does to pixels.
         tap_layers: four indices into `hidden_states` (0 = embeddings; the last entry is after the
             final norm and is not allowed); None = the paper's, scaled to the depth of the decoder.
+        depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class CameraAwareVLM(nn.Module):
         *,
         family: str,
         tap_layers: tuple[int, int, int, int] | None = None,
+        heads: HeadsConfig | None = None,
         head_features: int = 64,
         camera_dropout: float = 0.0,
         processing: Processing | None = None,
@@ -55,11 +63,18 @@ class CameraAwareVLM(nn.Module):
         if len(taps) != 4 or not all(0 < i < layers for i in taps):
             raise ValueError(f"tap_layers must be four indices in 1..{layers - 1}, got {taps}")
         self.tap_layers = taps
-        self.head_features = head_features
+        self.heads = heads or HeadsConfig(depth_features=head_features)
         hidden = self.decoder_config.hidden_size
         self.camera_dropout = CameraDropout(camera_dropout)
         self.ray_embedding = RayEmbedding(hidden)
-        self.depth_head = DPTHead(hidden, features=head_features)
+        self.depth_head = self.heads.single_head(hidden)
+        self.spatial_heads = self.heads.spatial_heads(hidden)
+        self.feature_projector = self.heads.feature_projector(hidden)
+
+    @property
+    def head_features(self) -> int:
+        """Channels of the fused maps of the widest head."""
+        return self.heads.depth_features or self.heads.size.features
 
     # -- images in ----------------------------------------------------------------------------------
 
@@ -185,6 +200,36 @@ class CameraAwareVLM(nn.Module):
         rasters = [framing.grid_height * framing.grid_width for framing in framings]
         return [[layer[i][:n] for layer in per_layer] for i, n in enumerate(rasters)]
 
+    def dense_predictions(self, taps_BND: Sequence[Tensor], grid_h: int, grid_w: int) -> dict[str, DenseMap]:
+        """What the decoupled heads say, for `supervision.dense_losses`; {} where there are none.
+
+        Args:
+            taps_BND: four, of images of one grid, tokens in raster order.
+        """
+        return {} if self.spatial_heads is None else self.spatial_heads(taps_BND, grid_h, grid_w)
+
+    def served_depth(self, taps_BND: Sequence[Tensor], grid_h: int, grid_w: int) -> tuple[Tensor, Tensor]:
+        """(z-depth in metres, confidence from 1 upward), each (B, H, W) float32, of whichever head serves it.
+
+        Raises:
+            SpatialError: MODEL_SIGNATURE without a head for depth.
+        """
+        return served_depth(self.depth_server(), taps_BND, grid_h, grid_w)
+
+    def depth_server(self) -> DPTHead | SpatialHeads:
+        """The module that `served_depth` asks.
+
+        Raises:
+            SpatialError: MODEL_SIGNATURE without a head for depth.
+        """
+        if self.depth_head is not None:
+            return self.depth_head
+        if self.spatial_heads is None or "depth" not in self.spatial_heads.decoders:
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE, "the model has no head for depth: nothing can be lifted"
+            )
+        return self.spatial_heads
+
     # -- additions on disk and sizes ----------------------------------------------------------------
 
     def additions(self) -> dict[str, Tensor]:
@@ -197,7 +242,7 @@ class CameraAwareVLM(nn.Module):
             path,
             self.additions(),
             additions_file.Header(
-                self.family.name, self.decoder_config.hidden_size, self.tap_layers, self.head_features
+                self.family.name, self.decoder_config.hidden_size, self.tap_layers, self.heads
             ),
         )
 
@@ -210,6 +255,7 @@ class CameraAwareVLM(nn.Module):
         header = additions_file.read_header(path)
         header.check(path, family=self.family.name, hidden_size=self.decoder_config.hidden_size)
         header.check_taps(path, self.tap_layers)
+        header.check_heads(path, self.heads)
         tensors = additions_file.read(path)
         additions_file.check_tensors(path, tensors, self.additions())
         self.load_state_dict(tensors, strict=False)

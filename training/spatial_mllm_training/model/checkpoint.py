@@ -16,6 +16,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.model import additions_file
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
+from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.model.preprocess import Processing
 
 
@@ -25,6 +26,7 @@ def load(
     family: str | None = None,
     additions: str | Path | None = None,
     tap_layers: tuple[int, int, int, int] | None = None,
+    heads: HeadsConfig | None = None,
     head_features: int = 64,
     camera_dropout: float = 0.0,
     **stock: Any,
@@ -34,12 +36,14 @@ def load(
     Args:
         family: refuse any other; None takes what the checkpoint says.
         additions: a file of `save_additions`; None leaves the additions at initialisation. With a file,
-            its own taps and head width are used.
-        tap_layers, head_features, camera_dropout: of the wrapper, without an additions file.
+            its own taps and heads are used.
+        tap_layers, heads, head_features, camera_dropout: of the wrapper; with an additions file, taps and
+            heads other than its own are refused, and `head_features` is not looked at.
         stock: arguments of `from_pretrained` (dtype, device_map, revision, attn_implementation).
 
     Raises:
-        SpatialError: MODEL_MISSING; MODEL_SIGNATURE for another family, width, or a torn file.
+        SpatialError: MODEL_MISSING; MODEL_SIGNATURE for another family, width, taps or heads, or a
+            torn file.
     """
     revision = {k: v for k, v in stock.items() if k in ("revision", "token", "cache_dir", "local_files_only")}
     config = _config(path_or_name, revision)
@@ -51,11 +55,14 @@ def load(
         header.check(Path(additions), family=chosen.name, hidden_size=width)
         if tap_layers is not None:
             header.check_taps(Path(additions), tap_layers)
-        tap_layers, head_features = header.tap_layers, header.head_features
+        if heads is not None:
+            header.check_heads(Path(additions), heads)
+        tap_layers, heads = header.tap_layers, header.heads
     model = CameraAwareVLM(
         _base(path_or_name, chosen, stock),
         family=chosen.name,
         tap_layers=tap_layers,
+        heads=heads,
         head_features=head_features,
         camera_dropout=camera_dropout,
         processing=_processing(path_or_name, chosen, revision),

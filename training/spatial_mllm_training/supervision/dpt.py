@@ -24,12 +24,21 @@ class DPTSize:
         upsampling: output cells per token and axis; 8 needs no last resize.
         position_embedding: add 0.1 times a sine embedding of the position at every level and before
             the output, as VGGT does; wants `channels` and `features` // 2 divisible by 4.
+
+    Raises:
+        ValueError: they are not, or a number is not positive.
     """
 
     channels: tuple[int, int, int, int]
     features: int
     upsampling: int = 8
     position_embedding: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != 4 or min(*self.channels, self.features // 2, self.upsampling) < 1:
+            raise ValueError(f"a decoder has four levels and positive sizes, found {self}")
+        if self.position_embedding and any(c % 4 for c in (*self.channels, self.features // 2)):
+            raise ValueError(f"sine positions want channels and features // 2 divisible by 4, found {self}")
 
 
 VGGT_SIZE = DPTSize(channels=(256, 512, 1024, 1024), features=256, upsampling=14)

@@ -54,6 +54,7 @@ class SpatialHeads(nn.Module):
         lifted: width of the shared 3D features; None = the coarsest level's channels.
         shared_projector: one projector for all layers.
         point_activation: "inv_log" (VGGT) or "linear".
+        depth_activation: "exp" (VGGT) or "linear".
     """
 
     def __init__(
@@ -65,18 +66,15 @@ class SpatialHeads(nn.Module):
         lifted: int | None = None,
         shared_projector: bool = False,
         point_activation: str = "inv_log",
+        depth_activation: str = "exp",
     ) -> None:
         super().__init__()
-        unknown = [t for t in tasks if t not in TASKS]
-        if unknown:
-            raise ValueError(f"unknown 3D task {unknown[0]!r}; known are {', '.join(TASKS)}")
-        if point_activation not in ("inv_log", "linear"):
-            raise ValueError(f"point_activation must be 'inv_log' or 'linear', got {point_activation!r}")
+        check_heads(tasks, point_activation, depth_activation)
         lifted = size.channels[3] if lifted is None else lifted
         self.projectors = Projectors(hidden_size, lifted, shared=shared_projector)
         self.decoders = nn.ModuleDict({t: DPTDecoder((lifted,) * 4, size, TASKS[t] + 1) for t in tasks})
         self.activations: dict[str, Callable[[Tensor], Tensor]] = {
-            "depth": exp_activation,
+            "depth": exp_activation if depth_activation == "exp" else nn.Identity(),
             "rays": nn.Identity(),
             "points": inv_log if point_activation == "inv_log" else nn.Identity(),
         }
@@ -109,6 +107,19 @@ class FeatureProjector(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         return self.mlp(tokens_BND)
+
+
+def check_heads(tasks: Sequence[str], point_activation: str, depth_activation: str) -> None:
+    """Raise a ValueError that names the first thing that no head can be."""
+    for i, task in enumerate(tasks):
+        if task not in TASKS:
+            raise ValueError(f"unknown 3D task {task!r}; known are {', '.join(TASKS)}")
+        if task in tasks[:i]:
+            raise ValueError(f"the 3D task {task!r} is named twice")
+    if point_activation not in ("inv_log", "linear"):
+        raise ValueError(f"point_activation must be 'inv_log' or 'linear', got {point_activation!r}")
+    if depth_activation not in ("exp", "linear"):
+        raise ValueError(f"depth_activation must be 'exp' or 'linear', got {depth_activation!r}")
 
 
 def two_layers(width_in: int, width: int, width_out: int) -> nn.Sequential:

@@ -1,0 +1,85 @@
+"""Greedy answers to many packed questions at once: images are read once, one token of each question a step.
+
+What a question sees while it is answered is what it saw in training. Knows neither subtasks nor files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spatial_mllm_training.data.packing import IGNORE, Sample
+from spatial_mllm_training.model.preprocess import normalised
+from spatial_mllm_training.training_loop.batch import Batch, collate
+from spatial_mllm_training.training_loop.setup import Learner
+
+LONGEST = 40
+"""Tokens of an answer; the longest published wording has about 25 of the small tokenizer."""
+
+
+@torch.no_grad()
+def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu") -> list[list[str]]:
+    """Per sample the text after each of its questions, up to the stop.
+
+    Args:
+        samples: packed with empty answers, at least one question each.
+    """
+    model, stop = learner.model, learner.form.encode(learner.form.words.stop)[0]
+    batch = collate(samples, learner.pad_id).to(device)
+    ends = [(row != IGNORE).nonzero()[:, 0].tolist() for row in batch.labels]
+    width = max(map(len, ends))
+    last = torch.tensor([e + [e[-1]] * (width - len(e)) for e in ends], device=device)  # (B, Q)
+    rows = torch.arange(len(samples), device=device)[:, None]
+    decoder, table = model.family.decoder(model.hf), model.hf.get_input_embeddings()
+    three_axes = model.family.name == "qwen2_5_vl"
+    positions = batch.positions if three_axes else batch.positions[0]
+    out = decoder(
+        inputs_embeds=embedded(learner, batch),
+        position_ids=positions,
+        attention_mask=batch.mask,
+        use_cache=True,
+    )
+    prefix = batch.mask[rows, 0, last]  # (B, Q, S): what the question's last token sees
+    own = torch.eye(width, dtype=torch.bool, device=device).expand(len(samples), -1, -1)
+    at = positions[..., rows, last]
+    hidden = out.last_hidden_state[rows, last]
+    texts: list[list[int]] = [[] for _ in range(last.numel())]
+    going = torch.ones(last.numel(), dtype=torch.bool)
+    seen = prefix
+    for turn in range(LONGEST):
+        tokens = model.hf.get_output_embeddings()(hidden).argmax(-1)
+        for i, token in enumerate(tokens.flatten().tolist()):
+            if going[i] and token != stop:
+                texts[i].append(token)
+            going[i] &= token != stop
+        if not going.any() or turn == LONGEST - 1:
+            break
+        seen = torch.cat([seen, own], dim=2)
+        out = decoder(
+            inputs_embeds=table(tokens),
+            position_ids=at + turn + 1,
+            attention_mask=seen[:, None],
+            past_key_values=out.past_key_values,
+            use_cache=True,
+        )
+        hidden = out.last_hidden_state
+    return [
+        [learner.tokenizer.decode(texts[b * width + q]) for q in range(len(e))] for b, e in enumerate(ends)
+    ]
+
+
+def embedded(learner: Learner, batch: Batch) -> Tensor:
+    """(B, S, D) embeddings of prompts with their visual tokens in place."""
+    model = learner.model
+    embeds = model.hf.get_input_embeddings()(batch.ids)
+    visual: dict[int, Tensor] = {}
+    for group in batch.groups:
+        pixels = normalised(model.processing, group.pixels.permute(0, 3, 1, 2))
+        tokens = model.embed_images(pixels, group.rays, group.has_camera)
+        visual |= dict(zip(group.place.tolist(), tokens, strict=True))
+    if not visual:
+        return embeds
+    inserted = torch.cat([visual[i] for i in range(len(visual))]).to(embeds.dtype)
+    return embeds.masked_scatter(model.image_mask(batch.ids)[..., None], inserted)

@@ -1,0 +1,163 @@
+"""Test questions with their images packed for a model, from scene files or from MultiSPA rows.
+
+Each question knows its truth and what an answerer without eyes would have said. Knows no weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_core.tasks import TaskValue
+from spatial_mllm_training.benchmark.blind import Asked, Blind
+from spatial_mllm_training.benchmark.judging import answer_size, judge, truth_of
+from spatial_mllm_training.data.depth_truth import DepthTruth
+from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, ShownImage, pack
+from spatial_mllm_training.data.pairs import PairBuilder, Question, dense_targets
+from spatial_mllm_training.data.pictures import Viewer, read_image
+from spatial_mllm_training.multispa.rows import Row
+from spatial_mllm_training.supervision.targets import row_targets
+
+_IMAGE_MARK = re.compile(r"(?:Image-\d+: )?<image>\n?")
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A question of a test.
+
+    Attributes:
+        size: (width, height) px of the answer's image.
+        blind_is_right: whether the blind baseline answers it.
+    """
+
+    subtask: str
+    truth: TaskValue
+    size: tuple[int, int]
+    blind_is_right: bool
+
+    def is_right(self, text: str) -> bool:
+        task = tasks.get(self.subtask)
+        try:
+            return bool(task.is_correct(task.parse(text), self.truth, size=self.size))
+        except SpatialError:
+            return False
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """Images with the questions about them.
+
+    Attributes:
+        sample: packed with empty answers; its targets are the true depth.
+        questions: in the sample's order.
+    """
+
+    sample: Sample
+    questions: tuple[Posed, ...]
+
+    def without_camera(self) -> Item:
+        """The same with K untold."""
+        shown = tuple(replace(x, rays=np.zeros_like(x.rays), has_camera=False) for x in self.sample.images)
+        return replace(self, sample=replace(self.sample, images=shown))
+
+
+def pair_items(builder: PairBuilder, count: int, *, seed: int, constants: dict[str, TaskValue]) -> list[Item]:
+    """Items from scene files; a model's seed changes nothing in them.
+
+    Args:
+        builder: without augmentation.
+        constants: blind answers by subtask, of `score.blind_answers`.
+    """
+    cfg = builder.config
+    items = []
+    for number in range(count):
+        view = builder.draw(np.random.default_rng([seed, number]))
+        rays = np.asarray(view.camera.token_rays(cfg.grid[1], cfg.grid[0]), np.float32).reshape(-1, 4)
+        shown = [ShownImage(pixels, cfg.grid, rays, True) for pixels in view.images]
+        asked = [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]
+        if not asked:
+            continue
+        packed = [PackedQuestion(((q.task.question(q.points), ""),), n) for q, n in asked]
+        sample = pack(f"pair {number}", shown, packed, builder.form, targets=dense_targets(view, maps=False))
+        size = (cfg.width, cfg.height)
+        posed = tuple(Posed(q.task.name, q.truth, size, _blind(q, constants, size)) for q, _ in asked)
+        items.append(Item(sample, posed))
+    return items
+
+
+def _blind(question: Question, constants: dict[str, TaskValue], size: tuple[int, int]) -> bool:
+    if question.task.kind == "coordinate":
+        guess: TaskValue | None = TaskValue(tuple(float(c) for c in question.points[0]))
+    else:
+        guess = constants.get(question.task.name)
+    return guess is not None and bool(question.task.is_correct(guess, question.truth, size=size))
+
+
+def row_items(
+    rows: Sequence[tuple[Row, Path]],
+    form: Format,
+    viewer: Viewer,
+    *,
+    blind: Blind,
+    questions: int,
+    depth: DepthTruth | None = None,
+) -> list[Item]:
+    """Items from rows, each with the images folder it is relative to; rows of equal images together.
+
+    Raises:
+        SpatialError: an image that does not open, a K of another size. SceneProblem: its depth.
+    """
+    groups: dict[tuple[Path, tuple[str, ...]], list[Row]] = {}
+    for row, home in rows:
+        groups.setdefault((home, row.image), []).append(row)
+    items = []
+    for (home, names), members in groups.items():
+        images = [read_image(home / name) for name in names]
+        cameras = cameras_of(members[0])
+        shown = [viewer.show(i, c) for i, c in zip(images, cameras, strict=True)]
+        depths = [None] * len(images) if depth is None else depth.of_row(members[0])
+        targets = None
+        if any(d is not None for d in depths):
+            targets = tuple(
+                row_targets(
+                    [d], [None], None, grid_h=x.grid[0] * viewer.cells, grid_w=x.grid[1] * viewer.cells
+                )
+                for d, x in zip(depths, shown, strict=True)
+            )
+        for first in range(0, len(members), questions):
+            part = members[first : first + questions]
+            packed = [
+                PackedQuestion(((_IMAGE_MARK.sub("", row.question), ""),), len(row.image)) for row in part
+            ]
+            sample = pack(f"row {part[0].id}", shown, packed, form, targets=targets)
+            items.append(Item(sample, tuple(_posed(row, blind) for row in part)))
+    return items
+
+
+def cameras_of(row: Row) -> list[CameraModel | None]:
+    """The cameras of a row's images, None where it has no K for each."""
+    spatial = row.spatial
+    if len(spatial.k) != len(row.image) or not all(len(k) == 9 for k in spatial.k):
+        return [None] * len(row.image)
+    return [
+        CameraModel.from_k(k, *size, d=d, distortion_model=model)
+        for k, size, d, model in zip(spatial.k, spatial.size, spatial.d, spatial.distortion, strict=True)
+    ]
+
+
+def _posed(row: Row, blind: Blind) -> Posed:
+    guess = judge(row, blind.answer(Asked.of(row)))
+    return Posed(row.question_type, truth_of(row), answer_size(row), guess.is_right)
+
+
+def true_depths(item: Item) -> list[NDArray[np.float32]]:
+    """(h, w) z-depth of each image at the cells of the heads, NaN = none; [] without truth."""
+    return [target.depth[0] for target in item.sample.targets or ()]

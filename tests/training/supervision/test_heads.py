@@ -95,6 +95,36 @@ def test_linear_points_are_an_option():
     )
 
 
+def test_a_linear_depth_is_what_its_logarithm_says_for_exp():
+    torch.manual_seed(0)
+    bent = SpatialHeads(24, size=TINY, tasks=("depth",))
+    straight = SpatialHeads(24, size=TINY, tasks=("depth",), depth_activation="linear")
+    straight.load_state_dict(bent.state_dict())
+    x = taps(1, (2, 2))
+    raw = straight(x, 2, 2)["depth"]
+    torch.testing.assert_close(bent(x, 2, 2)["depth"].value, torch.exp(raw.value))
+    assert torch.equal(bent(x, 2, 2)["depth"].confidence, raw.confidence)
+    with pytest.raises(ValueError, match="'exp' or 'linear'"):
+        SpatialHeads(24, depth_activation="log")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"channels": (8, 8, 8)},
+        {"channels": (8, 8, 0, 8)},
+        {"channels": (8, 8, 6, 8)},
+        {"features": 1},
+        {"features": 12},
+        {"upsampling": 0},
+    ],
+)
+def test_sizes_that_no_decoder_has_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"found DPTSize\("):
+        DPTSize(**{"channels": (8, 8, 8, 8), "features": 8, **wrong})
+    assert DPTSize((8, 8, 6, 8), 12, position_embedding=False).features == 12
+
+
 def test_positions_differ_and_do_not_depend_on_the_resolution():
     coarse, fine = position_embedding(16, 4, 6), position_embedding(16, 8, 12)
     assert coarse.shape == (16, 4, 6)

@@ -1,0 +1,64 @@
+"""What the arms share and where they differ."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_training.ablate.arms import EXPERIMENTS, configured, experiment
+from spatial_mllm_training.recipes import TrainConfig
+
+GROUPS = ("depth_value", "camera_translation_vector")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_arms_have_equal_models_samples_steps_and_optimisers(name, tiny):
+    found = experiment(name, from_rows=True, groups=GROUPS)
+    arms = [arm for arm in found.arms if not arm.distilled]
+    configs = [configured(arm, tiny, seed=4, steps=9, from_rows=True) for arm in arms]
+    assert len({arm.name for arm in found.arms}) == len(found.arms) >= 3
+    free = {"name", "model_camera_dropout", "depth_weight", "spatial", "data", "rows"}
+    for config in configs:
+        for field in dataclasses.fields(TrainConfig):
+            if field.name not in free:
+                assert getattr(config, field.name) == getattr(configs[0], field.name), field.name
+        assert TrainConfig.from_json(config.to_json()) == config
+    assert len({c.to_json().split('"model"')[1] for c in configs}) >= len(configs) - 2
+
+
+def test_an_arm_without_rays_is_never_told_k(tiny):
+    arms = {a.name: a for a in experiment("camera").arms}
+    make = lambda name: configured(arms[name], tiny, seed=0, steps=1, from_rows=False)  # noqa: E731
+    assert make("rgb").model_camera_dropout == make("augmentation").model_camera_dropout == 1.0
+    assert make("rays").model_camera_dropout == 0.0
+    assert make("rgb").data.smallest_crop == make("rays").data.smallest_crop == 1.0
+    assert make("augmentation").data.smallest_crop < 1.0
+    assert make("rgb").rows.augment is None
+    augment = make("rays-augmentation").rows.augment
+    assert augment is not None and augment.output_size == tiny.rows.size
+
+
+def test_text_alone_trains_no_head(tiny):
+    arms = {a.name: a for a in experiment("supervision").arms}
+    text = configured(arms["text"], tiny, seed=0, steps=1, from_rows=False)
+    assert text.depth_weight == 0.0 and text.spatial is None
+    points = configured(arms["points"], tiny, seed=0, steps=1, from_rows=False)
+    assert points.spatial.tasks == ("points",) and points.depth_weight == 0.0
+
+
+def test_a_distilled_arm_takes_the_settings_or_says_what_is_missing(tiny):
+    (arm,) = experiment("camera").chosen(["prior"])
+    with pytest.raises(SpatialError, match=r"'prior' learns a teacher's features.*--arms"):
+        configured(arm, tiny, seed=0, steps=1, from_rows=False)
+    config = configured(arm, tiny, seed=0, steps=1, from_rows=False, distillation={"text_weight": 0.5})
+    assert config.text_weight == 0.5
+
+
+def test_what_cannot_be_compared_is_one_sentence():
+    with pytest.raises(SpatialError, match="'camera' has no arm 'rag'; it has rgb, rays"):
+        experiment("camera").chosen(["rag"])
+    with pytest.raises(SpatialError, match="'semi' chooses among MultiSPA rows: give --rows"):
+        experiment("semi")
+    assert not [a for a in experiment("camera", from_rows=True).arms if a.data in ("single", "mixed")]

@@ -1,0 +1,64 @@
+"""Answers with a cache against the same model asked anew for every token."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from spatial_mllm_training.ablate.decode import LONGEST, answers, embedded
+from spatial_mllm_training.ablate.questions import pair_items
+from spatial_mllm_training.data.packing import PackedQuestion, pack
+from spatial_mllm_training.data.pairs import PairBuilder
+from spatial_mllm_training.scenes.split import scene_files
+from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.setup import build_learner
+
+
+def slowly(learner, sample, questions, index):
+    """One question alone, its tokens appended one by one: no cache, no neighbours."""
+    model, stop = learner.model, learner.form.encode(learner.form.words.stop)[0]
+    alone = pack("one", sample.images, [questions[index]], learner.form)
+    batch = collate([alone], learner.pad_id)
+    ids, positions = batch.ids, batch.positions
+    own = torch.from_numpy(alone.mask())[None, None]
+    told: list[int] = []
+    embeds = embedded(learner, batch)
+    table = model.hf.get_input_embeddings()
+    while len(told) < LONGEST:
+        hidden, _ = model.decode(embeds, positions, own)
+        token = int(model.hf.get_output_embeddings()(hidden[0, -1]).argmax())
+        if token == stop:
+            break
+        told.append(token)
+        embeds = torch.cat([embeds, table(torch.tensor([[token]]))], 1)
+        positions = torch.cat([positions, positions[..., -1:] + 1], -1)
+        n = own.shape[-1]
+        grown = torch.zeros(1, 1, n + 1, n + 1, dtype=torch.bool)
+        grown[..., :n, :n] = own
+        grown[..., n, :n] = own[..., n - 1, :]
+        grown[..., n, n] = True
+        own = grown
+    assert ids.shape[1] + len(told) == embeds.shape[1]
+    return learner.tokenizer.decode(told)
+
+
+def test_packed_answers_are_those_of_each_question_alone(scenes, tiny):
+    learner = build_learner(tiny)
+    model = learner.model.eval().float()
+    torch.manual_seed(1)
+    # a model at initialisation repeats one token; a coarser one says something, and stops sometimes
+    for parameter in model.hf.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    builder = PairBuilder(scene_files(scenes, held_out=False), learner.tokenizer, tiny.data, augment=False)
+    items = pair_items(builder, 2, seed=0, constants={})
+    assert len({len(item.questions) for item in items} | {0}) > 1
+    with torch.no_grad():
+        found = answers(learner, [item.sample for item in items])
+        for item, texts, number in zip(items, found, range(2), strict=True):
+            view = builder.draw(np.random.default_rng([0, number]))
+            questions = [PackedQuestion(((q.task.question(q.points), ""),), 1) for q in view.single]
+            questions += [PackedQuestion(((q.task.question(q.points), ""),), 2) for q in view.pair]
+            assert len(texts) == len(item.questions) == len(questions)
+            for index, text in enumerate(texts):
+                assert text == slowly(learner, item.sample, questions, index)
+    assert len({text for texts in found for text in texts}) > 1

@@ -67,8 +67,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="micro",
         help="model and batch (default micro)",
     )
-    parser.add_argument("--test-samples", type=_positive, default=EvalSize.samples)
-    parser.add_argument("--slope-images", type=_positive, default=EvalSize.slope_images)
+    parser.add_argument(
+        "--test-samples", type=_positive, help="of each test set (default: 96 pairs of views, or all rows)"
+    )
+    parser.add_argument(
+        "--slope-images", type=_positive, default=EvalSize.slope_images, help="of each (default %(default)s)"
+    )
     parser.add_argument(
         "--least-view-deg",
         type=float,

@@ -31,6 +31,7 @@ from spatial_mllm_training.score import blind_answers, median_depth_m
 from spatial_mllm_training.training_loop.setup import Learner
 
 SEED = 41
+PAIRS = 96
 IN_DISTRIBUTION, HELD_OUT = "in distribution", "held-out focal lengths"
 
 
@@ -39,12 +40,13 @@ class EvalSize:
     """How much is tested.
 
     Attributes:
-        samples: image pairs of scene files, or packs of rows.
+        samples: of each set: image pairs of scene files, or packs of rows spread over the data set; None:
+            `PAIRS` pairs, all rows.
         slope_images: of which focal views are made.  points: of each of them.
         least_view_deg: horizontal field of view of the narrowest focal view, at least.
     """
 
-    samples: int = 96
+    samples: int | None = None
     slope_images: int = 60
     points: int = 24
     least_view_deg: float = 30.0
@@ -96,7 +98,7 @@ def scene_tests(
     found = []
     for kind in sorted(kinds, key=lambda k: (k != IN_DISTRIBUTION, k)):
         part = PairBuilder(kinds[kind], learner.tokenizer, plain, augment=False)
-        items = pair_items(part, size.samples, seed=SEED, constants=constants)
+        items = pair_items(part, size.samples or PAIRS, seed=SEED, constants=constants)
         views = _views(_scene_images(part), (plain.width, plain.height), size)
         found.append(EvalSet(kind, tuple(items), views, depth_m))
     return found
@@ -136,7 +138,13 @@ def row_tests(
     for kind in sorted(kinds, key=lambda k: k != IN_DISTRIBUTION):
         members = kinds[kind]
         items = row_items(
-            members, learner.form, viewer, blind=blind, questions=config.rows.questions, depth=depth
+            members,
+            learner.form,
+            viewer,
+            blind=blind,
+            questions=config.rows.questions,
+            depth=depth,
+            limit=size.samples,
         )
         shape = config.rows.size or (config.data.width, config.data.height)
         views = () if depth is None else _views(_row_images(members, depth), shape, size)

@@ -109,8 +109,12 @@ def row_items(
     blind: Blind,
     questions: int,
     depth: DepthTruth | None = None,
+    limit: int | None = None,
 ) -> list[Item]:
     """Items from rows, each with the images folder it is relative to; rows of equal images together.
+
+    Args:
+        questions: of one item, at most.  limit: so many items, spread evenly; None: all.
 
     Raises:
         SpatialError: an image that does not open, a K of another size. SceneProblem: its depth.
@@ -118,28 +122,32 @@ def row_items(
     groups: dict[tuple[Path, tuple[str, ...]], list[Row]] = {}
     for row, home in rows:
         groups.setdefault((home, row.image), []).append(row)
-    items = []
-    for (home, names), members in groups.items():
-        images = [read_image(home / name) for name in names]
-        cameras = cameras_of(members[0])
-        shown = [viewer.show(i, c) for i, c in zip(images, cameras, strict=True)]
-        depths = [None] * len(images) if depth is None else depth.of_row(members[0])
-        targets = None
-        if any(d is not None for d in depths):
-            targets = tuple(
-                row_targets(
-                    [d], [None], None, grid_h=x.grid[0] * viewer.cells, grid_w=x.grid[1] * viewer.cells
-                )
-                for d, x in zip(depths, shown, strict=True)
-            )
-        for first in range(0, len(members), questions):
-            part = members[first : first + questions]
-            packed = [
-                PackedQuestion(((_IMAGE_MARK.sub("", row.question), ""),), len(row.image)) for row in part
-            ]
-            sample = pack(f"row {part[0].id}", shown, packed, form, targets=targets)
-            items.append(Item(sample, tuple(_posed(row, blind) for row in part)))
-    return items
+    packs = [
+        (home, members[first : first + questions])
+        for (home, _), members in groups.items()
+        for first in range(0, len(members), questions)
+    ]
+    if limit is not None and limit < len(packs):
+        packs = [packs[i * len(packs) // limit] for i in range(limit)]
+    return [_row_item(home, part, form, viewer, blind, depth) for home, part in packs]
+
+
+def _row_item(
+    home: Path, rows: Sequence[Row], form: Format, viewer: Viewer, blind: Blind, depth: DepthTruth | None
+) -> Item:
+    first = rows[0]
+    images = [read_image(home / name) for name in first.image]
+    shown = [viewer.show(i, c) for i, c in zip(images, cameras_of(first), strict=True)]
+    depths = [None] * len(images) if depth is None else depth.of_row(first)
+    targets = None
+    if any(d is not None for d in depths):
+        targets = tuple(
+            row_targets([d], [None], None, grid_h=x.grid[0] * viewer.cells, grid_w=x.grid[1] * viewer.cells)
+            for d, x in zip(depths, shown, strict=True)
+        )
+    packed = [PackedQuestion(((_IMAGE_MARK.sub("", row.question), ""),), len(row.image)) for row in rows]
+    sample = pack(f"row {first.id}", shown, packed, form, targets=targets)
+    return Item(sample, tuple(_posed(row, blind) for row in rows))
 
 
 def cameras_of(row: Row) -> list[CameraModel | None]:

@@ -30,6 +30,7 @@ from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
 
+FIGURES = "figures.json"
 _PACE_STEPS = (4, 12)  # the first steps are slower than those that follow
 
 
@@ -83,16 +84,23 @@ Results = dict[str, dict[int, Figures]]
 """Arm -> seed -> figures."""
 
 
-def run_all(plan: Plan, say: Callable[[str], None] = print) -> tuple[int, Results]:
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)  # runs take hours, and logs are files
+
+
+def run_all(plan: Plan, say: Callable[[str], None] = _say) -> tuple[int, Results]:
     """Train and measure every arm with every seed; returns (steps of a run, figures).
 
     Raises:
         SpatialError: data or settings that cannot be used, said before anything is trained where possible.
     """
     for arm in plan.arms:
-        plan.config(arm, plan.seeds[0], 1)  # an arm that cannot be made is said before hours of others
-    steps = _steps(plan, say)
+        plan.config(arm, plan.seeds[0], 1)  # what cannot be made is said before hours of training
     tests = Tests(plan)
+    for arm in plan.arms:
+        if not all((plan.run_folder(arm, seed) / FIGURES).exists() for seed in plan.seeds):
+            tests.of(arm)
+    steps = _steps(plan, say)
     results: Results = {arm.name: {} for arm in plan.arms}
     for number, seed in enumerate(plan.seeds):  # whole seeds first: what is there can be compared
         for arm in plan.arms:
@@ -192,7 +200,7 @@ class Tests:
 
 def measured(folder: Path, tests: Tests, arm: Arm, plan: Plan) -> Figures:
     """The figures of a finished run, from its folder where they were measured before."""
-    file = folder / "figures.json"
+    file = folder / FIGURES
     try:
         record = json.loads(file.read_text())
         if record["key"] == tests.key:

@@ -16,7 +16,6 @@ from spatial_mllm_training.data.pairs import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
-from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.setup import build_learner
@@ -85,8 +84,8 @@ def write_bundle(
         height=data.height,
         grid_w=grid_w,
         grid_h=grid_h,
-        depth_w=grid_w * DPTHead.UPSAMPLING,
-        depth_h=grid_h * DPTHead.UPSAMPLING,
+        depth_w=grid_w * model.heads.upsampling,
+        depth_h=grid_h * model.heads.upsampling,
         hidden=decoder.hidden_size,
         layers=decoder.num_hidden_layers,
         kv_heads=decoder.num_key_value_heads,

@@ -33,7 +33,7 @@ from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.recipes.published_sizes import stock_config
 from spatial_mllm_training.training_loop import adapting
 from spatial_mllm_training.training_loop.optimizers import build_optimizers
-from spatial_mllm_training.training_loop.setup import add_heads
+from spatial_mllm_training.training_loop.setup import heads_of
 
 _GIB = 2**30
 
@@ -112,17 +112,14 @@ def _size(parameter: torch.Tensor) -> int:
 
 def _on_meta(config: TrainConfig, checkpoint: Path | None) -> CameraAwareVLM:
     if config.published is None:
-        model = build_model(config.model, build_tokenizer())
-        add_heads(model, config)
-        return model
+        return build_model(config.model, build_tokenizer(), heads=heads_of(config))
     stock = _stock_config(config.published.checkpoint, checkpoint)
     family = FAMILIES[config.published.family]
     with torch.device("meta"):
         hf = family.stock_class()(stock)
         if config.precision == "bf16":
             hf = hf.to(torch.bfloat16)
-        model = CameraAwareVLM(hf, family=family.name)
-        add_heads(model, config)
+        model = CameraAwareVLM(hf, family=family.name, heads=heads_of(config))
         adapting.adapt(model, config.published)
     return model
 

@@ -22,9 +22,9 @@ from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.checkpoint import load
 from spatial_mllm_training.model.families.qwen2_5_vl import use_linear_patch_embed
+from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes.config import PublishedConfig, TrainConfig
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
-from spatial_mllm_training.supervision import SpatialHeads
 from spatial_mllm_training.training_loop import adapting
 from spatial_mllm_training.training_loop.pair_source import PairSource
 from spatial_mllm_training.training_loop.sampling import SampleSource
@@ -74,11 +74,10 @@ def build_learner(config: TrainConfig, checkpoint: Path | None = None) -> Learne
     if config.published is not None:
         return _published(config, config.published, checkpoint)
     tokenizer = build_tokenizer()
-    model = build_model(config.model, tokenizer)
+    model = build_model(config.model, tokenizer, heads=heads_of(config))
     model.camera_dropout.rate = config.model_camera_dropout
     use_linear_patch_embed(model.hf)
     model.depth_head.to(memory_format=torch.channels_last)
-    add_heads(model, config)
     form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"))
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))
 
@@ -93,10 +92,10 @@ def _published(config: TrainConfig, published: PublishedConfig, checkpoint: Path
     model = load(
         place,
         family=published.family,
+        heads=heads_of(config),
         camera_dropout=config.model_camera_dropout,
         dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
     )
-    add_heads(model, config)
     adapting.adapt(model, published)
     if config.checkpointing:
         adapting.use_checkpointing(model)
@@ -127,14 +126,15 @@ def _encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
     return lambda words: tokenizer.encode(words, add_special_tokens=False).ids
 
 
-def add_heads(model: CameraAwareVLM, config: TrainConfig) -> None:
-    """Give the model the 3D heads that a recipe asks for."""
-    if config.spatial is not None:
-        model.spatial_heads = SpatialHeads(
-            model.decoder_config.hidden_size,
-            tasks=config.spatial.tasks,
-            shared_projector=config.spatial.shared_projector,
-        )
+def heads_of(config: TrainConfig) -> HeadsConfig | None:
+    """The heads of a recipe: the single depth head, and the 3D heads where it asks for them."""
+    if config.spatial is None:
+        return None
+    return HeadsConfig(
+        depth_features=config.model.head_features,
+        tasks=config.spatial.tasks,
+        shared_projector=config.spatial.shared_projector,
+    )
 
 
 def build_sources(

@@ -61,13 +61,13 @@ def _panel(panel: Panel) -> str:
     if any(cell.blind is not None for cell in panel.cells):
         marks.append('<li><i class="tick"></i>blind baseline</li>')
     bars = "".join(_bar(panel, cell, low, high) for cell in panel.cells)
-    digits = panel.column.digits
+    digits, title = panel.column.digits, panel.column.title
     ends = "".join(
         f'<span style="left:{100 * (v - low) / (high - low):.1f}%">{number(v, digits)}</span>'
         for v in sorted({low, 0.0, high})
     )
     return (
-        f"<section><h2>{escape(panel.column.title.capitalize() + unit)} · {escape(panel.test)}</h2>"
+        f"<section><h2>{escape(title[0].upper() + title[1:] + unit)} · {escape(panel.test)}</h2>"
         f'<div class="bars"><ul class="legend">{"".join(marks)}</ul>{bars}'
         f'<div class="axis"><div>{ends}</div></div></div></section>'
     )

@@ -79,7 +79,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=EvalSize.least_view_deg,
         help="images whose narrowest focal view is narrower are not used for the slope (default %(default)s)",
     )
-    parser.add_argument("--threads", type=_positive, default=2, help="of a CPU (default 2)")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        default=1,
+        help="of a CPU (default 1; more wait for each other where cores are shared)",
+    )
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     arguments = parser.parse_args(argv)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.evaluation.chart import Series, line_chart
 from spatial_mllm_core.evaluation.colours import Scale, confidence_scale, depth_scale
+from spatial_mllm_core.evaluation.document import document
 from spatial_mllm_core.evaluation.results import Evaluation, FramePictures
 from spatial_mllm_core.files import write_atomically
 
@@ -39,12 +40,7 @@ def page(e: Evaluation) -> str:
     """The whole page as text."""
     style = files("spatial_mllm_core.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     body = "".join((_head(e), _cards(e), _notes(e), _depth(e), _reward(e), _questions(e), _explanation()))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(e.bag)} · spatial_mllm report</title><style>{style}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return document(f"{e.bag} · spatial_mllm report", body, style)
 
 
 # -- sections ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 from html import escape
 from importlib.resources import files
 
+from spatial_mllm_core.evaluation.document import document
 from spatial_mllm_training.ablate.report import Cell, Panel, Report, number
 
 _WIDTH = 1000.0
@@ -31,12 +32,7 @@ def page(found: Report) -> str:
         + "".join(f"<li>{escape(p)}</li>" for p in found.published)
         + "</ul></section>"
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(found.title)}</title><style>{style}{_STYLE}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return document(found.title, body, style + _STYLE)
 
 
 def limits(panel: Panel) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from spatial_mllm_core.evaluation.document import document
 from spatial_mllm_core.tasks import GROUPS
 from spatial_mllm_training.benchmark.means import Figure
 from spatial_mllm_training.benchmark.scoring import Columns, Score, SubtaskScore, group_title
@@ -24,12 +25,7 @@ def page(score: Score) -> str:
     style = files("spatial_mllm_core.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     style += Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     body = "".join((_head(score), _cards(score), _notes(score), _bars(score), _table(score), _explanation()))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(score.model)} · MultiSPA</title><style>{style}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return document(f"{score.model} · MultiSPA", body, style)
 
 
 def _head(score: Score) -> str:

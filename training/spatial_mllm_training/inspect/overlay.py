@@ -103,10 +103,7 @@ def _view(relative: NDArray[np.float64], across: int, along: int, words: str) ->
     drawn = []
     for pose, style in ((np.eye(4), "one"), (relative, "two")):
         x, y = place(pose[:3, 3])
-        tips = [
-            place(pose[:3, 3] + reach * 0.25 * pose[:3, :3] @ np.array(corner))
-            for corner in _corners(across, along)
-        ]
+        tips = [place(pose[:3, 3] + reach * 0.25 * pose[:3, :3] @ corner) for corner in _corners(across)]
         outline = " ".join(f"{a:.1f},{b:.1f}" for a, b in ((x, y), *tips))
         drawn.append(
             f'<polygon class="{style}" points="{outline}"/><circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
@@ -119,8 +116,8 @@ def _view(relative: NDArray[np.float64], across: int, along: int, words: str) ->
     )
 
 
-def _corners(across: int, along: int) -> tuple[tuple[float, float, float], ...]:
-    side = 0 if across == 0 else 1
-    left, right = [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]
-    left[side], right[side] = -0.5, 0.5
-    return tuple(left), tuple(right)  # type: ignore[return-value]
+def _corners(across: int) -> NDArray[np.float64]:
+    """(2, 3) ends of the field of view in a camera's axes, seen from above or from the side."""
+    ends = np.array([[0.0, 0.0, 1.0]] * 2)
+    ends[:, 0 if across == 0 else 1] = -0.5, 0.5
+    return ends

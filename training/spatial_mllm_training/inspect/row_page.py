@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from spatial_mllm_core.evaluation.document import document
 from spatial_mllm_training.inspect import overlay
 from spatial_mllm_training.multispa.rows import Row
 
@@ -33,15 +34,6 @@ def page(title: str, rows: Sequence[Row], images: Path) -> str:
         "from the exact numbers: yellow ring = asked, green target = truth, green line = where the point went.</p>"
     )
     return document(title, f'<h1>{escape(title)}</h1>{legend}<nav class="index">{index}</nav>{body}', style)
-
-
-def document(title: str, body: str, style: str) -> str:
-    """An HTML document that loads nothing from anywhere."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>{body}</main></body></html>\n"
-    )
 
 
 def _card(row: Row, images: Path) -> str:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from spatial_mllm_core import tasks
-from spatial_mllm_training.inspect.row_page import document
+from spatial_mllm_core.evaluation.document import document
 from spatial_mllm_training.multispa.rows import Row
 
 _BINS = 24

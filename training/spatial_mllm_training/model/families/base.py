@@ -95,6 +95,29 @@ def check_square(config: Any, height: int, width: int) -> None:
         raise ValueError(f"this vision tower takes {side}x{side} px, found {width}x{height}")
 
 
+def square_tokens(config: Any, patches_per_token: int, height: int, width: int) -> tuple[int, int]:
+    """(grid_h, grid_w) of a tower with a square input; a ValueError for another input size."""
+    check_square(config, height, width)
+    tokens = square_grid(config, patches_per_token)[1]
+    return tokens, tokens
+
+
+def language_model(hf: nn.Module) -> nn.Module:
+    return hf.model.language_model
+
+
+def vision_tower(hf: nn.Module) -> nn.Module:
+    return hf.model.vision_tower
+
+
+def multi_modal_projector(hf: nn.Module) -> nn.Module:
+    return hf.model.multi_modal_projector
+
+
+def no_prompt_inputs(config: Any, ids_BS: Tensor) -> dict[str, Tensor]:
+    return {}
+
+
 def stacked(images_3HW: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(images_3HW))
 

@@ -12,13 +12,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spatial_mllm_training.model.families.base import check_size, check_square, square_grid, stacked
+from spatial_mllm_training.model.families.base import (
+    check_size,
+    language_model,
+    multi_modal_projector,
+    no_prompt_inputs,
+    square_grid,
+    square_tokens,
+    stacked,
+    vision_tower,
+)
 from spatial_mllm_training.model.preprocess import Framing, Processing
 
 name = "internvl"
 PLACEHOLDER = ("<img>", "<IMG_CONTEXT>", "</img>")
 PUBLISHED_TAPS = {24: (3, 9, 15, 21)}
 PROCESSING = Processing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+decoder, vision, projector = language_model, vision_tower, multi_modal_projector
+prompt_inputs = no_prompt_inputs
 
 
 def stock_class() -> type[nn.Module]:
@@ -27,26 +39,12 @@ def stock_class() -> type[nn.Module]:
     return InternVLForConditionalGeneration
 
 
-def decoder(hf: nn.Module) -> nn.Module:
-    return hf.model.language_model
-
-
-def vision(hf: nn.Module) -> nn.Module:
-    return hf.model.vision_tower
-
-
-def projector(hf: nn.Module) -> nn.Module:
-    return hf.model.multi_modal_projector
-
-
 def visual_token_id(config: Any) -> int:
     return config.image_token_id
 
 
 def grid(hf: nn.Module, height: int, width: int) -> tuple[int, int]:
-    check_square(hf.config, height, width)
-    tokens = square_grid(hf.config, _patches_per_token(hf.config))[1]
-    return tokens, tokens
+    return square_tokens(hf.config, _patches_per_token(hf.config), height, width)
 
 
 def framing(config: Any, processing: Processing, width: int, height: int) -> Framing:
@@ -57,10 +55,6 @@ def framing(config: Any, processing: Processing, width: int, height: int) -> Fra
 
 def pixel_inputs(config: Any, images_3HW: Sequence[Tensor]) -> dict[str, Tensor]:
     return {"pixel_values": stacked(images_3HW)}
-
-
-def prompt_inputs(config: Any, ids_BS: Tensor) -> dict[str, Tensor]:
-    return {}
 
 
 def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:

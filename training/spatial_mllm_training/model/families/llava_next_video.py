@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spatial_mllm_training.model.families.base import check_size, check_square, square_grid, stacked
+from spatial_mllm_training.model.families.base import (
+    check_size,
+    language_model,
+    multi_modal_projector,
+    no_prompt_inputs,
+    square_grid,
+    square_tokens,
+    stacked,
+    vision_tower,
+)
 from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD
 from spatial_mllm_training.model.preprocess import Framing, Processing
 
@@ -23,6 +32,9 @@ PLACEHOLDER = ("", "<video>", "")
 PUBLISHED_TAPS = {32: (4, 11, 18, 25)}
 PROCESSING = Processing(IMAGE_MEAN, IMAGE_STD)  # both are CLIP's
 
+decoder, vision, projector = language_model, vision_tower, multi_modal_projector
+prompt_inputs = no_prompt_inputs
+
 
 def stock_class() -> type[nn.Module]:
     from transformers import LlavaNextVideoForConditionalGeneration
@@ -30,26 +42,12 @@ def stock_class() -> type[nn.Module]:
     return LlavaNextVideoForConditionalGeneration
 
 
-def decoder(hf: nn.Module) -> nn.Module:
-    return hf.model.language_model
-
-
-def vision(hf: nn.Module) -> nn.Module:
-    return hf.model.vision_tower
-
-
-def projector(hf: nn.Module) -> nn.Module:
-    return hf.model.multi_modal_projector
-
-
 def visual_token_id(config: Any) -> int:
     return config.video_token_id
 
 
 def grid(hf: nn.Module, height: int, width: int) -> tuple[int, int]:
-    check_square(hf.config, height, width)
-    tokens = square_grid(hf.config, hf.config.spatial_pool_stride)[1]
-    return tokens, tokens
+    return square_tokens(hf.config, hf.config.spatial_pool_stride, height, width)
 
 
 def framing(config: Any, processing: Processing, width: int, height: int) -> Framing:
@@ -75,10 +73,6 @@ def framing(config: Any, processing: Processing, width: int, height: int) -> Fra
 
 def pixel_inputs(config: Any, images_3HW: Sequence[Tensor]) -> dict[str, Tensor]:
     return {"pixel_values_videos": stacked(images_3HW)[:, None]}
-
-
-def prompt_inputs(config: Any, ids_BS: Tensor) -> dict[str, Tensor]:
-    return {}
 
 
 def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:

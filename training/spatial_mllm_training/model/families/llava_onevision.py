@@ -15,7 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spatial_mllm_training.model.families.base import check_size, check_square, square_grid, stacked
+from spatial_mllm_training.model.families.base import (
+    check_size,
+    language_model,
+    multi_modal_projector,
+    no_prompt_inputs,
+    square_grid,
+    square_tokens,
+    stacked,
+    vision_tower,
+)
 from spatial_mllm_training.model.preprocess import Framing, Processing
 
 name = "llava_onevision"
@@ -24,6 +33,9 @@ PLACEHOLDER = ("", "<image>", "")
 PUBLISHED_TAPS = {28: (3, 10, 17, 24)}
 PROCESSING = Processing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
+decoder, vision, projector = language_model, vision_tower, multi_modal_projector
+prompt_inputs = no_prompt_inputs
+
 
 def stock_class() -> type[nn.Module]:
     from transformers import LlavaOnevisionForConditionalGeneration
@@ -31,26 +43,12 @@ def stock_class() -> type[nn.Module]:
     return LlavaOnevisionForConditionalGeneration
 
 
-def decoder(hf: nn.Module) -> nn.Module:
-    return hf.model.language_model
-
-
-def vision(hf: nn.Module) -> nn.Module:
-    return hf.model.vision_tower
-
-
-def projector(hf: nn.Module) -> nn.Module:
-    return hf.model.multi_modal_projector
-
-
 def visual_token_id(config: Any) -> int:
     return config.image_token_id
 
 
 def grid(hf: nn.Module, height: int, width: int) -> tuple[int, int]:
-    check_square(hf.config, height, width)
-    tokens = square_grid(hf.config, 1)[1]
-    return tokens, tokens
+    return square_tokens(hf.config, 1, height, width)
 
 
 def framing(config: Any, processing: Processing, width: int, height: int) -> Framing:
@@ -77,10 +75,6 @@ def framing(config: Any, processing: Processing, width: int, height: int) -> Fra
 
 def pixel_inputs(config: Any, images_3HW: Sequence[Tensor]) -> dict[str, Tensor]:
     return _one_view_each(stacked(images_3HW))
-
-
-def prompt_inputs(config: Any, ids_BS: Tensor) -> dict[str, Tensor]:
-    return {}
 
 
 def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:

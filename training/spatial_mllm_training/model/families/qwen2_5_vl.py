@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_training.model.families.base import check_size
+from spatial_mllm_training.model.families.base import check_size, language_model
 from spatial_mllm_training.model.preprocess import Framing, Processing
 
 name = "qwen2_5_vl"
@@ -29,15 +29,13 @@ PROCESSING = Processing(IMAGE_MEAN, IMAGE_STD)
 #: Longer images are refused by the stock processor.
 MAX_ASPECT = 200
 
+decoder = language_model
+
 
 def stock_class() -> type[nn.Module]:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     return Qwen2_5_VLForConditionalGeneration
-
-
-def decoder(hf: nn.Module) -> nn.Module:
-    return hf.model.language_model
 
 
 def vision(hf: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.ablate.cameras import write_variants
-from spatial_mllm_training.data.mapped_npz import map_npz
+from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import hfov_deg_of
 from spatial_mllm_training.scenes.split import scene_files
 

@@ -11,10 +11,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.data.mapped_npz import map_npz
 from spatial_mllm_training.data.packing import IGNORE
 from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
 from spatial_mllm_training.data.views import Crop
+from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.objective import Objective
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_training.data.mapped_npz import map_npz
 from spatial_mllm_training.data.views import Crop
+from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import pinhole
 from spatial_mllm_training.scenes.split import seed_of
 

@@ -17,9 +17,9 @@ from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.tasks import camera_motion, depth, object_motion
 from spatial_mllm_core.tasks.text import pixel_to_coordinate
-from spatial_mllm_training.data.mapped_npz import map_npz
 from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, ShownImage, pack
 from spatial_mllm_training.data.views import Crop, jitter_colour
+from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
     first_from_cameras,

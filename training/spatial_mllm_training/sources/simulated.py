@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.data.mapped_npz import map_npz
+from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.record import MAX_DEPTH_M, SceneRecord
 from spatial_mllm_training.scenes.split import seed_of
 from spatial_mllm_training.sources.base import (

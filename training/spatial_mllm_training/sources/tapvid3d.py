@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.data.mapped_npz import map_npz
+from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.sources.base import PointTracks, Scene, SceneFrame, SceneProblem, SceneRef
 from spatial_mllm_training.sources.image_files import decode_rgb, pictures_in, read_rgb
 from spatial_mllm_training.sources.reading import (

@@ -54,3 +54,16 @@ def form(tokenizer):
 @pytest.fixture
 def viewer(small_model):
     return Viewer(small_model.framing, small_model.processing, (192, 144))
+
+
+@pytest.fixture(scope="session")
+def stored_rows():
+    """The rows of the stored miniature, all 26 subtasks."""
+    return list(read_rows(FIXTURES.parent / "multispa_sim_mini"))
+
+
+@pytest.fixture
+def build_again():
+    from spatial_mllm_training.data.tokenizer import build_tokenizer
+
+    return build_tokenizer

@@ -154,7 +154,7 @@ def test_dense_maps_hold_the_points_of_the_scene(scene, tokenizer, augment):
 
 
 def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):
-    """A bundle lists `TASKS` and its tokenizer learns their words, so no more and no fewer may be trained."""
+    """A bundle claims `TASKS`, so no more and no fewer may be trained."""
     builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=8, pair_questions=8), augment=False)
     views = [builder.draw(np.random.default_rng(seed)) for seed in range(60)]
     assert {q.task.name for v in views for q in v.single + v.pair} == set(TASKS)

@@ -43,7 +43,7 @@ TASKS = tuple(
         object_motion.OBJECT_VECTOR[True],
     )
 )
-"""Subtasks that a sample can ask; what is trained here is what the tokenizer knows and a bundle claims."""
+"""Subtasks that a sample can ask, which a bundle trained on pairs claims."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_training.ablate.focal import SCALES, FocalView, focal_views
+from spatial_mllm_training.ablate.focal import FocalView, focal_views, narrowest_view_deg
 from spatial_mllm_training.ablate.questions import Item, cameras_of, pair_items, row_items
+from spatial_mllm_training.ablate.view_blind import fit_view_blind
 from spatial_mllm_training.augment.draws import is_held_out
-from spatial_mllm_training.augment.warp import is_pinhole
 from spatial_mllm_training.benchmark.blind import fit_blind
 from spatial_mllm_training.benchmark.data import BenchmarkProblem, each_row
 from spatial_mllm_training.data.depth_truth import DepthTruth
@@ -27,7 +27,6 @@ from spatial_mllm_training.multispa.rows import Row
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
-from spatial_mllm_training.score import blind_answers, median_depth_m
 from spatial_mllm_training.training_loop.setup import Learner
 
 SEED = 41
@@ -88,8 +87,7 @@ def scene_tests(
         )
     plain = replace(config.data, camera_dropout=0.0)
     known = PairBuilder(scene_files(training, held_out=False), learner.tokenizer, plain, augment=False)
-    constants = blind_answers(known, np.random.default_rng(SEED))
-    depth_m = median_depth_m(known, np.random.default_rng(SEED))
+    blind = fit_view_blind(known, np.random.default_rng(SEED))
     builder = PairBuilder(files, learner.tokenizer, plain, augment=False)
     kinds: dict[str, list[Path]] = {}
     for file in files:
@@ -98,9 +96,9 @@ def scene_tests(
     found = []
     for kind in sorted(kinds, key=lambda k: (k != IN_DISTRIBUTION, k)):
         part = PairBuilder(kinds[kind], learner.tokenizer, plain, augment=False)
-        items = pair_items(part, size.samples or PAIRS, seed=SEED, constants=constants)
+        items = pair_items(part, size.samples or PAIRS, seed=SEED, constants=blind.answers)
         views = _views(_scene_images(part), (plain.width, plain.height), size)
-        found.append(EvalSet(kind, tuple(items), views, depth_m))
+        found.append(EvalSet(kind, tuple(items), views, blind.depth_m))
     return found
 
 
@@ -165,9 +163,7 @@ def _views(
     for image, camera, true_m in images:
         if len(found) >= size.slope_images:
             break
-        share = min(SCALES) / max(SCALES)
-        narrowest = 2 * np.degrees(np.arctan(share * camera.width / 2 / camera.k[0, 0]))
-        if not is_pinhole(camera) or narrowest < size.least_view_deg:
+        if narrowest_view_deg(camera) < size.least_view_deg:
             continue
         views = focal_views(image, camera, true_m, size=shape, points=size.points, rng=rng)
         if views:

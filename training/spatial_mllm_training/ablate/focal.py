@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_training.augment.warp import is_pinhole
 
 SCALES = (0.7, 0.84, 1.0, 1.18, 1.4)
 """Focal scales; 1 is the middle window, so that 0.7 needs no pixel that was never taken."""
@@ -97,6 +98,26 @@ def focal_views(
     # windows are whole pixels: what counts is the focal length that came out
     base = reference if reference is not None else views[0].camera.k[0, 0] / views[0].scale
     return [FocalView(float(x.camera.k[0, 0] / base), x.image, x.camera, x.pixels) for x in views]
+
+
+def narrowest_view_deg(camera: CameraModel) -> float:
+    """Horizontal field of view of the narrowest focal view; 0 for a lens, whose crop is no longer focal length."""
+    if not is_pinhole(camera):
+        return 0.0
+    share = min(SCALES) / max(SCALES)
+    return float(2 * np.degrees(np.arctan(share * camera.width / 2 / camera.k[0, 0])))
+
+
+def depths_at_points(views: Sequence[FocalView], maps: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """(S, P) predicted z-depth of the surface points of S views.
+
+    Args:
+        maps: a depth map (h, w) of each view, over the whole of its image.
+    """
+    return np.array(
+        [sample(m, v.pixels, (v.camera.width, v.camera.height)) for v, m in zip(views, maps, strict=True)],
+        np.float64,
+    )
 
 
 def image_slope(scales: ArrayLike, depth_m: ArrayLike) -> float:

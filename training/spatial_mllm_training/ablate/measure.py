@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from spatial_mllm_core import tasks
 from spatial_mllm_training.ablate.decode import answers, embedded
 from spatial_mllm_training.ablate.eval_sets import EvalSet
-from spatial_mllm_training.ablate.focal import image_slope, mean_slope, sample
+from spatial_mllm_training.ablate.focal import depths_at_points, image_slope, mean_slope
 from spatial_mllm_training.ablate.questions import Item, true_depths
 from spatial_mllm_training.benchmark.means import group_weights, headline_weights, weighted
 from spatial_mllm_training.data.packing import Sample, pack
@@ -145,14 +146,11 @@ def _slope_figures(
     samples = [
         pack("focal view", [viewer.show(v.image, v.camera if rays else None)], [], learner.form) for v in flat
     ]
-    told = [
-        sample(maps[0], view.pixels, (view.camera.width, view.camera.height))
-        for maps, view in zip(depths_m(learner, head, samples, device), flat, strict=True)
+    told = (maps[0] for maps in depths_m(learner, head, samples, device))
+    slopes = [
+        image_slope([v.scale for v in views], depths_at_points(views, list(islice(told, len(views)))))
+        for views in test.views
     ]
-    slopes, at = [], 0
-    for views in test.views:
-        slopes.append(image_slope([v.scale for v in views], np.stack(told[at : at + len(views)])))
-        at += len(views)
     slope = mean_slope(slopes)
     return {"slope": slope.mean, "slope_error": slope.standard_error, "slope_images": slope.images}
 

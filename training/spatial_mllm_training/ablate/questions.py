@@ -6,7 +6,7 @@ Each question knows its truth and what an answerer without eyes would have said.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,12 +69,14 @@ class Item:
         return replace(self, sample=replace(self.sample, images=shown))
 
 
-def pair_items(builder: PairBuilder, count: int, *, seed: int, constants: dict[str, TaskValue]) -> list[Item]:
+def pair_items(
+    builder: PairBuilder, count: int, *, seed: int, constants: Mapping[str, TaskValue]
+) -> list[Item]:
     """Items from scene files; a model's seed changes nothing in them.
 
     Args:
         builder: without augmentation.
-        constants: blind answers by subtask, of `score.blind_answers`.
+        constants: blind answers by subtask, of `view_blind.fit_view_blind`.
     """
     cfg = builder.config
     items = []
@@ -93,7 +95,7 @@ def pair_items(builder: PairBuilder, count: int, *, seed: int, constants: dict[s
     return items
 
 
-def _blind(question: Question, constants: dict[str, TaskValue], size: tuple[int, int]) -> bool:
+def _blind(question: Question, constants: Mapping[str, TaskValue], size: tuple[int, int]) -> bool:
     if question.task.kind == "coordinate":
         guess: TaskValue | None = TaskValue(tuple(float(c) for c in question.points[0]))
     else:

@@ -53,6 +53,9 @@ class Clocked:
     def digest(self) -> str:
         return "benchmark"
 
+    def subtasks(self) -> frozenset[str]:
+        return frozenset()
+
 
 class Clock(TrainerCallback):
     def __init__(self) -> None:

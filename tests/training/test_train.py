@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spatial_mllm_core.model import SpatialModel
-from spatial_mllm_training.export.write_bundle import load_run, write_bundle
+from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
 from spatial_mllm_training.model.losses import CONFIDENCE_ALPHA, depth_loss
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files
@@ -49,7 +49,17 @@ def test_a_run_saves_resumes_and_becomes_a_bundle_that_answers(scenes, tmp_path)
     model, config, tokenizer, progress = load_run(out)
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    write_bundle(model, config, tokenizer, bundle, name="b", version="1", progress=progress, metrics={})
+    write_bundle(
+        model,
+        config,
+        tokenizer,
+        bundle,
+        name="b",
+        version="1",
+        subtasks=claimed_subtasks(out),
+        progress=progress,
+        metrics={},
+    )
     assert SpatialModel.load(bundle).manifest.training["steps"] == progress["steps"]
 
 

@@ -66,16 +66,6 @@ def test_answers_are_those_of_the_live_runtime(images, rows):
         assert predictions.texts[row.id] == said[-1].strip()
 
 
-def test_words_follow_the_wording_of_the_row(make_row):
-    row = make_row("depth_comparison_coordinate", points=((100, 200), (300, 400)), variant="farther")
-    other = make_row("depth_comparison_coordinate", points=((100, 200), (300, 400)), variant="closer")
-    assert serving.words(row) != serving.words(other)
-    assert "[ 100 , 200 ]" in serving.words(row)
-    assert "[ 300 , 400 ]" in serving.words(row)
-    size = make_row("object_perception_height_estimation", category="bookshelf")
-    assert "bookshelf" in serving.words(size)
-
-
 def test_faults_name_the_row_and_the_image(tmp_path, images, make_row):
     with pytest.raises(
         BenchmarkProblem, match=r"row 'x_movement-room-000000': the image .*0\.jpg does not open"

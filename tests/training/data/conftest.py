@@ -57,9 +57,14 @@ def viewer(small_model):
 
 
 @pytest.fixture(scope="session")
-def stored_rows():
-    """The rows of the stored miniature, all 26 subtasks."""
-    return list(read_rows(FIXTURES.parent / "multispa_sim_mini"))
+def mini() -> Path:
+    """The stored miniature: 20 rows of each of the 26 subtasks."""
+    return FIXTURES.parent / "multispa_sim_mini"
+
+
+@pytest.fixture(scope="session")
+def stored_rows(mini):
+    return list(read_rows(mini))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.packing import IGNORE
 from spatial_mllm_training.data.rows_stream import RowSource
+from spatial_mllm_training.data.served_words import served_answer, served_question
 from spatial_mllm_training.multispa.rows import read_rows
 from spatial_mllm_training.recipes.config import RowsConfig
 from spatial_mllm_training.sources.simulated import find_scenes
@@ -173,3 +174,29 @@ def test_nan_in_depth_is_no_truth(made, form, viewer):
 def test_without_rows_it_says_what_to_run(tmp_path, form, viewer):
     with pytest.raises(SpatialError, match="make_multispa"):
         RowSource([tmp_path], form, viewer, RowsConfig(), 5)
+
+
+def test_the_share_of_served_words_is_asked_as_the_runtime_asks(made, form, viewer, tokenizer):
+    by_id = {row.id: row for row in read_rows(made)}
+
+    def asked(share):
+        source = RowSource([made], form, viewer, RowsConfig(questions=1, served_words=share), 5)
+        found = {}
+        for number in range(source.packs):
+            sample = source.sample(number)
+            words = tokenizer.decode(sample.ids[sample.owner == len(sample.images) + 1].tolist())
+            row = by_id[sample.name.removeprefix("row ")]
+            found[row.id] = words.startswith(served_question(row)) and served_answer(row) in words
+        return found
+
+    assert all(asked(1.0).values()) and len(asked(1.0)) == len(by_id)
+    assert not any(asked(0.0).values())
+    assert 0.2 < np.mean(list(asked(0.5).values())) < 0.8
+
+
+def test_a_source_teaches_the_subtasks_whose_answers_it_uses(made, form, viewer):
+    def taught(share):
+        return RowSource([made], form, viewer, RowsConfig(answers_share=share), 5).subtasks()
+
+    assert taught(1.0) == {row.question_type for row in read_rows(made)}
+    assert taught(0.0) == frozenset()

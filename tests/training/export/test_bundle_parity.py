@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.frames.frame import Frame
@@ -27,7 +28,15 @@ def bundle(small_model, tokenizer, tmp_path, monkeypatch):
     folder = tmp_path / "mini"
     folder.mkdir()
     write_bundle(
-        small_model, RECIPES["smoke"](), tokenizer, folder, name="mini", version="0", progress={}, metrics={}
+        small_model,
+        RECIPES["smoke"](),
+        tokenizer,
+        folder,
+        name="mini",
+        version="0",
+        subtasks=tasks.names(),
+        progress={},
+        metrics={},
     )
     return folder
 
@@ -153,7 +162,15 @@ def test_half_storage_halves_the_file_and_keeps_the_numbers(small_model, tokeniz
     folder = tmp_path / "half"
     folder.mkdir()
     write_bundle(
-        small_model, RECIPES["smoke"](), tokenizer, folder, name="half", version="0", progress={}, metrics={}
+        small_model,
+        RECIPES["smoke"](),
+        tokenizer,
+        folder,
+        name="half",
+        version="0",
+        subtasks=tasks.names(),
+        progress={},
+        metrics={},
     )
     (frame,) = frames(1)
     rays = np.asarray(frame.camera.token_rays(GRID_W, GRID_H), np.float32).reshape(-1, 4)

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.frames.frame import Frame
@@ -103,7 +104,15 @@ def test_a_bundle_with_decoupled_heads_lifts_in_the_core_as_in_torch(make_model,
     model = make_model(KINDS["decoupled"])
     torch.nn.init.normal_(model.ray_embedding.mlp[2].weight, std=0.05)
     write_bundle(
-        model, RECIPES["smoke"](), tokenizer, tmp_path, name="new", version="0", progress={}, metrics={}
+        model,
+        RECIPES["smoke"](),
+        tokenizer,
+        tmp_path,
+        name="new",
+        version="0",
+        subtasks=tasks.names(),
+        progress={},
+        metrics={},
     )
     served = SpatialModel.load(tmp_path)
     manifest = served.engine.manifest

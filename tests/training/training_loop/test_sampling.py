@@ -29,6 +29,9 @@ class Counted:
             raise LeftOutError(str(number))
         return pack(f"{self.name} {number}", [], [PackedQuestion((("q", str(number)),), 0)], FORM)
 
+    def subtasks(self):
+        return frozenset()
+
     def digest(self):
         return self.name
 

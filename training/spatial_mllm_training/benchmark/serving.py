@@ -10,14 +10,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model import SpatialModel
-from spatial_mllm_core.tasks.text import pixel_to_coordinate
 from spatial_mllm_training.benchmark.data import BenchmarkProblem, Predictions
+from spatial_mllm_training.data.served_words import served_question
 from spatial_mllm_training.multispa.rows import Row
 
 _FRAMES_KEPT = 8
@@ -47,7 +46,7 @@ def ask_bundle(bundle: str | Path, rows: Sequence[Row], images: Path, *, quiet: 
     faults: Counter[str] = Counter()
     for row in tqdm(asked, unit="question", disable=quiet):
         request = AskRequest(
-            "", tuple(frames.get(row, i) for i in range(len(row.image))), question=words(row)
+            "", tuple(frames.get(row, i) for i in range(len(row.image))), question=served_question(row)
         )
         try:
             texts[row.id] = model.ask(request).text
@@ -55,14 +54,6 @@ def ask_bundle(bundle: str | Path, rows: Sequence[Row], images: Path, *, quiet: 
             faults[f"{fault.code.name}: {fault.sentence}"] += 1
     notes = tuple(f"{n} questions were refused by the runtime, {fault}." for fault, n in faults.most_common())
     return Predictions(model.name, texts, served, notes)
-
-
-def words(row: Row) -> str:
-    """The question as the runtime puts it: Task.question with the coordinates of the asked points."""
-    task = tasks.get(row.question_type)
-    named = [p for p in row.spatial.points if p.role == "asked"][: task.point_count]
-    coordinates = tuple(pixel_to_coordinate((p.u_px, p.v_px), *row.spatial.size[p.image]) for p in named)
-    return task.question(coordinates, variant=row.spatial.variant, category=row.spatial.category)
 
 
 class _Frames:

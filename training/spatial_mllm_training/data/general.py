@@ -49,6 +49,10 @@ class GeneralSource:
         """sha256 of the file."""
         return self._digest
 
+    def subtasks(self) -> frozenset[str]:
+        """None: conversations are not of MultiSPA."""
+        return frozenset()
+
     def sample(self, number: int) -> Sample:
         """Sample `number`; raises SpatialError naming the entry."""
         epoch, place = divmod(number, len(self._entries))

@@ -26,6 +26,7 @@ from spatial_mllm_training.augment import augment_row
 from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.packing import Format, LeftOutError, PackedQuestion, Sample, pack
 from spatial_mllm_training.data.pictures import Viewer, read_image
+from spatial_mllm_training.data.served_words import served_answer, served_question
 from spatial_mllm_training.multispa.rows import Row, from_table, shard_files
 from spatial_mllm_training.recipes.config import RowsConfig
 from spatial_mllm_training.sources import SceneProblem
@@ -82,6 +83,17 @@ class RowSource:
                 found += [f"{p.name} {p.stat().st_size}" for p in shard_files(folder)]
         return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
+    def subtasks(self) -> frozenset[str]:
+        """Names of the subtasks of the rows whose answers are used."""
+        return frozenset(
+            kind
+            for table in self._tables
+            for row_id, kind in zip(
+                table.column("id").to_pylist(), table.column("question_type").to_pylist(), strict=True
+            )
+            if self._is_answered(row_id)
+        )
+
     def sample(self, number: int) -> Sample:
         """Sample `number`.
 
@@ -112,7 +124,13 @@ class RowSource:
         else:
             rows, views = self._augmented(rows, home, number)
         shown = [self.viewer.show(i, c) for i, c in zip(views.images, views.cameras, strict=True)]
-        questions = [self._question(row) for row in rows if self._is_answered(row)]
+        rng = np.random.default_rng([self.seed, number, 3])
+        served = rng.random(len(rows)) < self.config.served_words
+        questions = [
+            self._question(row, served=bool(is_served))
+            for row, is_served in zip(rows, served, strict=True)
+            if self._is_answered(row.id)
+        ]
         return pack(
             f"row {rows[0].id}",
             shown,
@@ -122,20 +140,23 @@ class RowSource:
             max_tokens=self.config.max_tokens,
         )
 
-    def _question(self, row: Row) -> PackedQuestion:
+    def _question(self, row: Row, *, served: bool) -> PackedQuestion:
         try:
             tasks.get(row.question_type).parse(row.answer)
         except SpatialError as error:
             raise SpatialError(
                 error.code, f"row '{row.id}': its answer does not parse: {error.sentence}"
             ) from None
-        return PackedQuestion(((_IMAGE_MARK.sub("", row.question), row.answer),), len(row.image))
+        turn = (_IMAGE_MARK.sub("", row.question), row.answer)
+        if served:
+            turn = (served_question(row), served_answer(row))
+        return PackedQuestion((turn,), len(row.image))
 
-    def _is_answered(self, row: Row) -> bool:
+    def _is_answered(self, row_id: str) -> bool:
         """Whether the answer of a row is used; the same in every epoch."""
         if self.config.answers_share >= 1.0:
             return True
-        draw = hashlib.sha256(f"{self.seed} {row.id}".encode()).digest()
+        draw = hashlib.sha256(f"{self.seed} {row_id}".encode()).digest()
         return int.from_bytes(draw[:6], "big") / 2**48 < self.config.answers_share
 
     def _as_they_are(self, row: Row, home: Path) -> _Views:

@@ -30,13 +30,11 @@ _PIECES = (
     r"| ?\[ | , | \]|, |\d| ?[A-Za-z]+|\s|."
 )
 
-
-CATEGORIES = tuple(
-    (
-        "ball bed bin block book bottle bowl box cabinet can chair chest cup door drawer fruit hammer jar lamp lid "
-        "monitor plant shelf sofa stack stool table toy car"
-    ).split()
-)
+CATEGORIES = (
+    "ball", "bed", "bin", "block", "book", "bottle", "bowl", "box", "cabinet", "can", "chair", "chest",
+    "cup", "door", "drawer", "fruit", "hammer", "jar", "lamp", "lid", "monitor", "plant", "shelf",
+    "sofa", "stack", "stool", "table", "toy", "car",
+)  # fmt: skip
 """Words of what the simulated scenes call their things; other categories are spelled by pieces."""
 
 _LARGEST = 3072
@@ -80,8 +78,10 @@ def _wordings(task: tasks.Task) -> list[str]:
     category = CATEGORIES[0]
     found = [f"`{label}`" for label in task.labels]
     for wording in task.wordings:
-        for i in range(len(wording.questions)):
-            found.append(task.question(points, template=i, variant=wording.variant, category=category))
+        found += [
+            task.question(points, template=i, variant=wording.variant, category=category)
+            for i in range(len(wording.questions))
+        ]
         found += [a.format(value="[120, -35, 4]", category=category) for a in wording.answers]
     for i in range(len(task.descriptions)):
         turn = task.prompt(task.frame_count, points, templates=(i, 0), category=category)

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.export.write_bundle import load_run, write_bundle
+from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
 
 
 def main() -> None:
@@ -30,6 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         model, config, tokenizer, progress = load_run(args.run)
+        subtasks = claimed_subtasks(args.run)
     except SpatialError as error:
         raise SystemExit(error.sentence) from None
     metrics = json.loads(args.metrics.read_text()) if args.metrics else {}
@@ -43,6 +44,7 @@ def main() -> None:
         part,
         name=args.out.name,
         version=args.version,
+        subtasks=subtasks,
         progress=progress,
         metrics=metrics,
         notes=args.notes.read_text() if args.notes else "",

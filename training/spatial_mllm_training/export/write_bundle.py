@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,38 @@ from tokenizers import Tokenizer
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_core.tasks.object_size import MAX_IMAGES
 from spatial_mllm_training.data.pairs import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop.run_folder import TOKENIZER, kept_tokenizer, taught_subtasks
 from spatial_mllm_training.training_loop.setup import build_learner
 
-CONTEXT = 1024
+CONTEXT_STEP = 1024
+QUESTION_AND_ANSWER = 256
+"""Tokens; the longest published turn has 129, an answer 48 unless more are asked for."""
+
+
+def claimed_subtasks(run: Path) -> tuple[str, ...]:
+    """What a bundle of a run may claim: the subtasks that its data taught.
+
+    Runs from before this was recorded were trained on pairs.
+
+    Raises:
+        SpatialError: MODEL_SIGNATURE when the record of the run is torn.
+    """
+    taught = taught_subtasks(run)
+    return TASKS if taught is None else taught
+
+
+def context_for(tokenizer: Tokenizer, prompt: PromptFormat, tokens_per_image: int) -> int:
+    """Tokens that hold the most images a subtask speaks of, a question and its answer."""
+    around = prompt.frame_prefix.format(index=MAX_IMAGES) + prompt.frame_suffix
+    each = tokens_per_image + len(tokenizer.encode(around, add_special_tokens=False).ids)
+    return -(-(MAX_IMAGES * each + QUESTION_AND_ANSWER) // CONTEXT_STEP) * CONTEXT_STEP
 
 
 def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[str, Any]]:
@@ -33,8 +57,15 @@ def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[st
     if found is None:
         raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' holds no checkpoint; train first")
     config = TrainConfig.from_json((run / "config.json").read_text())
-    learner = build_learner(config)
-    weights = {**found.weights(), **found.average()}
+    tokenizer = kept_tokenizer(run)
+    if tokenizer is None:
+        raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' has lost its {TOKENIZER}")
+    learner = build_learner(config, tokenizer=tokenizer)
+    weights = {
+        name: value
+        for name, value in {**found.weights(), **found.average()}.items()
+        if not name.startswith("feature_projector.")  # what only learning from a teacher needs
+    }
     known = dict(learner.model.named_parameters())
     if weights.keys() != known.keys():
         other = sorted(weights.keys() ^ known.keys())[0]
@@ -46,7 +77,6 @@ def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[st
         "steps": found.progress.step,
         "minutes": round(found.progress.elapsed_s / 60.0, 1),
     }
-    tokenizer = Tokenizer.from_file(str(run / "tokenizer.json"))
     return learner.model.eval().float(), config, tokenizer, progress
 
 
@@ -58,11 +88,16 @@ def write_bundle(
     *,
     name: str,
     version: str,
+    subtasks: Sequence[str],
     progress: dict[str, Any],
     metrics: dict[str, Any],
     notes: str = "",
 ) -> None:
-    """Write a bundle into an empty folder and verify it by opening it."""
+    """Write a bundle into an empty folder and verify it by opening it.
+
+    Args:
+        subtasks: what the manifest claims, see `claimed_subtasks`.
+    """
     data, decoder = config.data, model.decoder_config
     export_graphs(model, folder, height=data.height, width=data.width)
     table = model.hf.get_input_embeddings().weight.detach().numpy().astype(np.float16)
@@ -91,14 +126,14 @@ def write_bundle(
         kv_heads=decoder.num_key_value_heads,
         head_dim=decoder.hidden_size // decoder.num_attention_heads,
         vocabulary=table.shape[0],
-        context=CONTEXT,
+        context=context_for(tokenizer, prompt, grid_h * grid_w),
         tap_layers=model.tap_layers,
         special_ids={
             "image": tokenizer.token_to_id("<|image_pad|>"),
             "stop": tokenizer.token_to_id(prompt.stop),
         },
         prompt=prompt,
-        tasks=TASKS,
+        tasks=tuple(subtasks),
         files=files,
         training={
             "recipe": config.name,

@@ -20,14 +20,15 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from tqdm import tqdm
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.checkpoints import Progress
 from spatial_mllm_training.training_loop.objective import Objective, figures
 from spatial_mllm_training.training_loop.optimizers import build_optimizers, schedule, set_rates
-from spatial_mllm_training.training_loop.run_folder import RunFolder
-from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batches, digests
+from spatial_mllm_training.training_loop.run_folder import TOKENIZER, RunFolder, kept_tokenizer
+from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batches, digests, subtasks
 from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner, build_sources
 
 _PREFIX = "model."  # of the wrapped model inside the objective
@@ -81,7 +82,7 @@ def run(
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     try:
-        learner = build_learner(config, paths.checkpoint)
+        learner = build_learner(config, paths.checkpoint, tokenizer=kept_tokenizer(out))
         sources, weights, held_out = build_sources(config, paths, learner)
         trainer = TrainingRun(config, out, accelerator, learner, strict=strict, quiet=quiet)
         return trainer.train(sources, weights, held_out)
@@ -150,13 +151,15 @@ class TrainingRun:
         changed = self.folder.begin(
             config,
             digests(sources),
+            subtasks=subtasks(sources),
             processes=accelerator.num_processes,
             device=str(accelerator.device),
         )
         if changed:
             self._say(changed)
         if self.leads:
-            learner.tokenizer.save(str(self.folder.path / "tokenizer.json"))
+            tokens = learner.tokenizer.to_str().encode()
+            write_atomically(self.folder.path / TOKENIZER, tokens, replace=True)
         validation = self._validation(held_out)
         loader = iter(
             batches(

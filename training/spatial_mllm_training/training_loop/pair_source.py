@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from spatial_mllm_training.data.packing import Sample
-from spatial_mllm_training.data.pairs import PairBuilder
+from spatial_mllm_training.data.pairs import TASKS, PairBuilder
 
 
 class PairSource:
@@ -23,3 +23,7 @@ class PairSource:
         """sha256 over the names and sizes of the scene files."""
         text = "".join(f"{p.name} {p.stat().st_size}\n" for p in sorted(self.builder.scenes))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def subtasks(self) -> frozenset[str]:
+        """Names of the subtasks that pairs are asked."""
+        return frozenset(TASKS)

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_core.errors import ErrorCode, SpatialError
+from tokenizers import Tokenizer
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.recipes.config import TrainConfig
 
+RECORD, TOKENIZER = "run.json", "tokenizer.json"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "safetensors", "numpy", "tokenizers")
 
 
@@ -34,20 +38,35 @@ class RunFolder:
                 ErrorCode.NOT_WRITABLE, f"run folder '{path}' cannot be made ({error.strerror})"
             ) from error
 
-    def begin(self, config: TrainConfig, data: Mapping[str, str], *, processes: int, device: str) -> str:
-        """Write what the run is; a sentence when its data are others than at its beginning, else ""."""
+    def begin(
+        self,
+        config: TrainConfig,
+        data: Mapping[str, str],
+        *,
+        subtasks: Sequence[str],
+        processes: int,
+        device: str,
+    ) -> str:
+        """Write what the run is; a sentence when its data are others than at its beginning, else "".
+
+        Args:
+            subtasks: what the data teach; what they taught in earlier sessions stays in the record.
+        """
         if not self.leads:
             return ""
-        file = self.path / "run.json"
-        before = json.loads(file.read_text()).get("data") if file.exists() else None
+        file = self.path / RECORD
+        known = json.loads(file.read_text()) if file.exists() else {}
+        before = known.get("data")
+        taught = {*known.get("subtasks", ()), *subtasks}
         self._write("config.json", config.to_json())
         record = {
             "data": dict(data),
+            "subtasks": [name for name in tasks.names() if name in taught],
             "versions": {"python": platform.python_version(), **_versions()},
             "processes": processes,
             "device": device,
         }
-        self._write("run.json", json.dumps(record, indent=2))
+        self._write(RECORD, json.dumps(record, indent=2))
         if before is not None and before != dict(data):
             return "the data are not those that this run began with: it goes on, but cannot be repeated"
         return ""
@@ -92,6 +111,39 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode(), replace=True)
+
+
+def taught_subtasks(run: Path) -> tuple[str, ...] | None:
+    """The subtasks that the data of a run taught; None where its record does not say.
+
+    Raises:
+        SpatialError: MODEL_SIGNATURE when the record is not what was written.
+    """
+    file = run / RECORD
+    if not file.exists():
+        return None
+    try:
+        told = json.loads(file.read_text()).get("subtasks")
+        return None if told is None else tuple(tasks.get(name).name for name in told)
+    except (ValueError, TypeError, AttributeError, SpatialError):
+        raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"'{file}' is not the record of a run") from None
+
+
+def kept_tokenizer(run: Path) -> Tokenizer | None:
+    """The tokens that a run began with, whatever the templates have become since; None before it begins.
+
+    Raises:
+        SpatialError: MODEL_SIGNATURE when the file is not a tokenizer.
+    """
+    file = run / TOKENIZER
+    if not file.exists():
+        return None
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower class
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE, f"'{file}' is not a tokenizer: {one_line(str(error))}"
+        ) from None
 
 
 def _versions() -> dict[str, str]:

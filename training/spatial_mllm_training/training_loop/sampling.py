@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data.packing import LeftOutError, Sample
 from spatial_mllm_training.training_loop.batch import Batch
@@ -28,6 +29,9 @@ class SampleSource(Protocol):
 
     def digest(self) -> str:
         """Says whether two runs had the same data."""
+
+    def subtasks(self) -> frozenset[str]:
+        """Published names of the subtasks whose answers it teaches."""
 
 
 class Mix:
@@ -128,3 +132,9 @@ def batches(
 
 def digests(sources: Mapping[str, SampleSource]) -> dict[str, str]:
     return {name: source.digest() for name, source in sources.items()}
+
+
+def subtasks(sources: Mapping[str, SampleSource]) -> tuple[str, ...]:
+    """Names of the subtasks that any of the sources teaches, in the published order."""
+    taught = frozenset[str]().union(*(source.subtasks() for source in sources.values()))
+    return tuple(name for name in tasks.names() if name in taught)

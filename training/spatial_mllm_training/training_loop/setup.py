@@ -64,8 +64,13 @@ class Learner:
     pad_id: int
 
 
-def build_learner(config: TrainConfig, checkpoint: Path | None = None) -> Learner:
+def build_learner(
+    config: TrainConfig, checkpoint: Path | None = None, *, tokenizer: Tokenizer | None = None
+) -> Learner:
     """The model of a recipe, ready to be trained.
+
+    Args:
+        tokenizer: of a small model that is already trained; None: as it is made today.
 
     Raises:
         SpatialError: of `model.checkpoint.load`; MODEL_SIGNATURE for a family that is not served.
@@ -73,7 +78,7 @@ def build_learner(config: TrainConfig, checkpoint: Path | None = None) -> Learne
     torch.manual_seed(config.seed)
     if config.published is not None:
         return _published(config, config.published, checkpoint)
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     model = build_model(config.model, tokenizer, heads=heads_of(config))
     model.camera_dropout.rate = config.model_camera_dropout
     use_linear_patch_embed(model.hf)

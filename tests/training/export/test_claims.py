@@ -1,0 +1,148 @@
+"""What a bundle claims is what its run was taught, and it answers all of that."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.model.bundle import read_manifest
+from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_training.benchmark.__main__ import main as benchmark
+from spatial_mllm_training.benchmark.serving import ask_bundle
+from spatial_mllm_training.data.pairs import TASKS, PairConfig
+from spatial_mllm_training.export.__main__ import main as export
+from spatial_mllm_training.export.write_bundle import claimed_subtasks, context_for, load_run
+from spatial_mllm_training.multispa.rows import read_rows, to_table
+from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.recipes.config import MixConfig, RowsConfig
+from spatial_mllm_training.training_loop.loop import run
+from spatial_mllm_training.training_loop.setup import DataPaths
+
+OLD_TOKENIZER = Path(__file__).parents[3] / "models" / "spatial-mllm-mini" / "tokenizer.json"
+MINI = Path(__file__).parents[2] / "fixtures" / "multispa_sim_mini"
+
+
+@pytest.fixture(scope="module")
+def rows_of(tmp_path_factory):
+    """A function (names) that writes a data set with one row of each subtask, the one with most images."""
+
+    def make(names):
+        folder = tmp_path_factory.mktemp("rows")
+        chosen = {}
+        for row in sorted(read_rows(MINI), key=lambda r: len(r.image)):
+            if row.question_type in names:
+                chosen[row.question_type] = row
+        assert set(chosen) == set(names)
+        pq.write_table(to_table(list(chosen.values())), folder / "rows-00000.parquet")
+        (folder / "images").symlink_to(MINI / "images", target_is_directory=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def scenes(tmp_path, write_scene):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for seed in (1, 100_000):
+        write_scene(folder / f"scene_{seed:08d}.npz", seed)
+    return folder
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A function (paths, mix) -> the folder of a run of two steps at 96x64 px."""
+
+    def make(paths, mix):
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        config = dataclasses.replace(
+            RECIPES["smoke"](),
+            data=PairConfig(width=96, height=64, single_questions=2, pair_questions=2),
+            rows=RowsConfig(size=(96, 64), served_words=0.5),
+            mix=mix,
+            steps=2,
+            validate_batches=1,
+            workers=0,
+        )
+        run(config, paths, tmp_path / "run", cpu=True, quiet=True, strict=True)
+        torch.set_num_threads(before)
+        return tmp_path / "run"
+
+    return make
+
+
+def test_pairs_and_rows_make_a_bundle_that_is_asked_all_26(
+    trained, scenes, rows_of, tmp_path, monkeypatch, capsys
+):
+    data = rows_of(tasks.names())
+    run_folder = trained(DataPaths(scenes=scenes, rows=(data,)), MixConfig(pairs=1.0, rows=1.0))
+    bundle = tmp_path / "bundle"
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(run_folder), "--out", str(bundle)])
+    export()
+    assert read_manifest(bundle).tasks == tasks.names()
+    capsys.readouterr()
+    assert benchmark(["score", "--data", str(data), "--bundle", str(bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert "not served" not in printed and "refused" not in printed
+    rows = list(read_rows(data))
+    assert set(ask_bundle(bundle, rows, data / "images", quiet=True).texts) == {row.id for row in rows}
+
+
+def test_a_run_that_goes_on_with_other_rows_claims_the_rows_of_both(trained, rows_of):
+    mix = MixConfig(pairs=0.0, rows=1.0)
+    first, second = ("yaw_angle", "depth_estimation_dot"), ("yaw_angle", "object_perception_width_estimation")
+    run_folder = trained(DataPaths(rows=(rows_of(first),)), mix)
+    assert set(claimed_subtasks(run_folder)) == set(first)
+    trained(DataPaths(rows=(rows_of(second),)), mix)
+    assert set(claimed_subtasks(run_folder)) == {*first, *second}
+
+
+@pytest.mark.skipif(not OLD_TOKENIZER.exists(), reason="needs the shipped model")
+def test_a_run_of_an_older_version_keeps_its_tokens_and_claims_what_pairs_teach(trained, scenes, tmp_path):
+    """The tokenizer of the first bundle knows eleven subtasks; the run's weights have its size."""
+    (tmp_path / "run").mkdir()
+    shutil.copy(OLD_TOKENIZER, tmp_path / "run" / "tokenizer.json")
+    run_folder = trained(DataPaths(scenes=scenes), MixConfig())
+    record = json.loads((run_folder / "run.json").read_text())
+    assert set(record.pop("subtasks")) == set(TASKS)
+    (run_folder / "run.json").write_text(json.dumps(record))
+    assert claimed_subtasks(run_folder) == TASKS
+    (run_folder / "run.json").unlink()
+    assert claimed_subtasks(run_folder) == TASKS
+    model, _, tokenizer, _ = load_run(run_folder)
+    old = Tokenizer.from_file(str(OLD_TOKENIZER))
+    assert tokenizer.to_str() == old.to_str() and old.get_vocab_size() < 1700
+    assert model.hf.get_input_embeddings().weight.shape[0] == -(-old.get_vocab_size() // 32) * 32
+
+
+def test_a_torn_tokenizer_is_said(trained, scenes):
+    run_folder = trained(DataPaths(scenes=scenes), MixConfig())
+    (run_folder / "tokenizer.json").write_text("{")
+    with pytest.raises(SpatialError, match=r"tokenizer\.json' is not a tokenizer"):
+        load_run(run_folder)
+    (run_folder / "tokenizer.json").unlink()
+    with pytest.raises(SpatialError, match=r"has lost its tokenizer\.json"):
+        load_run(run_folder)
+
+
+@pytest.mark.parametrize("torn", ["{", "[]", '{"subtasks": 5}', '{"subtasks": ["no_such_task"]}'])
+def test_a_torn_record_is_said(tmp_path, torn):
+    (tmp_path / "run.json").write_text(torn)
+    with pytest.raises(SpatialError, match=r"run\.json' is not the record of a run") as fault:
+        claimed_subtasks(tmp_path)
+    assert fault.value.code is ErrorCode.MODEL_SIGNATURE
+
+
+def test_the_context_holds_five_images(tokenizer):
+    assert context_for(tokenizer, PromptFormat(), 12 * 9) == 1024  # as in the first bundle
+    assert context_for(tokenizer, PromptFormat(), 16 * 12) == 2048

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spatial_mllm_core.model.bundle import Manifest
+from spatial_mllm_training.score.record import Measured
 
 _HEAD = """# {label}
 
-A first, small camera-aware multimodal language model: a configuration of transformers' Qwen2.5-VL classes
-({parameters:.1f} M parameters) with one ray embedding per visual token, four tapped decoder layers and a DPT
-depth head. It answers {tasks} MultiSPA subtasks and gives dense depth from the same pass.
+A small camera-aware multimodal language model: a configuration of the {family} family ({parameters:.1f} M parameters)
+with one ray embedding per visual token, {taps} tapped decoder layers and a DPT depth head. It answers {tasks} of the
+26 MultiSPA subtasks and gives dense depth from the same pass.
 
-**It is weak.** It shows that the whole chain works, from simulated scenes to rewards on a ROS 2 topic; do not
-steer a robot by it. A better training replaces the weights only.
+{verdict}
 
 ## What it was trained on
 
-Simulated table-top scenes (MuJoCo, `make_scenes --domain workspace`): a table in a room, things and a robot arm
-or gantry that moves them, seen from 0.65 to 1.4 m, 25 to 60 degrees above the table, horizontal field of view 50
-to 85 degrees, with random crops and pixel aspects (K kept right) and 5 % of the samples without a camera. No real
-image. {data}
-Recipe `{recipe}`: {steps} steps, {minutes} minutes of wall time on a two-core CPU. From scratch; no pretrained weights.
+{data}No real image; from scratch, no pretrained weights.
+Recipe `{recipe}`: {steps} steps, {minutes} minutes of wall time.
 
-## How good it is, on scenes it never saw
+## How good it is
 
-Split: {split}. Scored by the runtime that serves it (`python -m spatial_mllm_training.score`). A length is right
-within 20 % of the truth, a coordinate within 5 % of the width (the published rules). *Blind* answers from the
-question alone: the training split's median, majority, or the first point named.
+Measured by the runtime that serves it (`python -m spatial_mllm_training.score`){split}. A length is right within
+20 % of the truth, a coordinate within 5 % of the width (the published rules). *Blind* sees no image. Behind ± stands
+the standard error over scenes. A slope near 0 says something only where the depth itself is better than blind, and a
+trend only where a clock has none.
 
-| dense depth | AbsRel | delta1 | images |
-|---|---|---|---|
-| this model | {abs_rel} | {delta1} | {images} |
-| constant: training median | {blind_abs_rel} | {blind_delta1} | {images} |
-
-| question | right, % (standard error) | blind, % | n | median error |
-|---|---|---|---|---|
+| figure | on | value | blind | goal | | of |
+|---|---|---|---|---|---|---|
 """
 
 _TAIL = """
@@ -43,49 +38,105 @@ _TAIL = """
 
 - Input is resized to {width}x{height}: small or far things vanish. Lens distortion is handled in the rays only.
 - Depth is trained between 0.3 and 5 m. Confidence orders pixels at best; it is not calibrated.
-- Displacement answers come from at most some centimetres of image motion at this resolution and are often the most
-  frequent value, 0. Rewards built on them are a demonstration of the interface.
 - Words and numbers outside the task templates were not trained: free text gets nonsense.
 
 {precision}. Files and hashes: `manifest.json`. Licence: Apache-2.0.
 """
 
+_QUESTIONS = (
+    "\n| question{where} | right, % (standard error) | blind, % | n | median error |\n|---|---|---|---|---|\n"
+)
+
 
 def write_card(manifest: Manifest, notes: str = "") -> str:
-    """The card's text; `manifest.metrics` is what `score` wrote.
+    """The card's text; `manifest.metrics` is what `score` wrote, or {}.
 
     Args:
-        notes: Markdown for what was measured elsewhere (sample bags, real images).
+        notes: Markdown for what the figures do not say (how the training went, what was tried).
     """
     training, metrics = manifest.training, manifest.metrics
-    depth: dict[str, Any] = metrics.get("depth", {})
-    unknown = "not measured"
+    unknown = "not recorded"
+    lines = [Measured.from_json(f) for f in metrics.get("figures", ())]
     card = _HEAD.format(
         label=manifest.label,
+        family=manifest.family,
         parameters=training.get("parameters", 0) / 1e6,
+        taps=len(manifest.tap_layers),
         tasks=len(manifest.tasks),
-        data=metrics.get("data", ""),
+        verdict=verdict(lines),
+        data=f"{metrics['data']}. " if metrics.get("data") else "",
+        split=f": {metrics['split']}" if metrics.get("split") else "",
         recipe=training.get("recipe", unknown),
         steps=training.get("steps", unknown),
         minutes=training.get("minutes", unknown),
-        split=metrics.get("split", unknown),
-        **{
-            k: depth.get(k, unknown) for k in ("abs_rel", "delta1", "images", "blind_abs_rel", "blind_delta1")
-        },
     )
-    card += question_rows(metrics)
+    card += figure_rows(lines)
+    for where, table in {"": metrics.get("tasks", {}), **_real(metrics)}.items():
+        if table:
+            card += _QUESTIONS.format(where=f", {where}" if where else "") + question_rows(table)
+    for note in metrics.get("notes", ()):
+        card += f"\n- {note}"
     if notes:
         card += f"\n{notes.strip()}\n"
     return card + _TAIL.format(width=manifest.width, height=manifest.height, precision=manifest.precision)
 
 
-def question_rows(metrics: dict[str, Any] | Any) -> str:
+def verdict(lines: Sequence[Measured]) -> str:
+    """Which goals are met, in one paragraph."""
+    goals = [line for line in lines if line.goal is not None]
+    if not goals:
+        return "**Not measured yet.** Do not steer a robot by it."
+    met = sum(line.verdict == "met" for line in goals)
+    if met == len(goals):
+        return f"It meets all {met} goals of the table below, on simulated scenes."
+    return (
+        f"**It meets {met} of {len(goals)} goals** of the table below. It shows that the whole chain works, from "
+        "simulated scenes to rewards on a ROS 2 topic; do not steer a robot by it."
+    )
+
+
+def figure_rows(lines: Sequence[Measured]) -> str:
+    """One table row per figure."""
+    rows = ""
+    for line in lines:
+        value = line.written(line.value) or "none"
+        if math.isfinite(line.standard_error):
+            value += f" ± {line.written(line.standard_error)}"
+        unit = " %" if line.unit and line.written(line.value) else ""
+        blind = line.written(line.blind)
+        blind = f"{blind} ({line.blind_name})" if blind else ""
+        goal = (
+            ""
+            if line.goal is None
+            else f"{line.goal.kind} {'±' * (line.goal.kind == 'within')}{line.goal.limit:g}"
+        )
+        scenes = f", {line.scenes} scene{'s' * (line.scenes != 1)}" if line.counted != "episodes" else ""
+        said = f"{line.verdict}. {line.note}" if line.verdict and line.note else line.verdict or line.note
+        cells = (
+            line.what,
+            line.where,
+            value + unit,
+            blind,
+            goal,
+            said,
+            f"{line.count} {line.counted}{scenes}",
+        )
+        rows += f"| {' | '.join(c.replace('|', '/') for c in cells)} |\n"
+    return rows
+
+
+def question_rows(table: Mapping[str, Any]) -> str:
     """One table row per task."""
     rows = ""
-    for name, figures in metrics.get("tasks", {}).items():
+    for name, figures in table.items():
         error = f"{figures['median_error_mm']:g} mm" if "median_error_mm" in figures else ""
+        blind = "" if figures["blind"] is None else f"{figures['blind']:g}"
         rows += (
-            f"| `{name}` | {figures['accuracy']:g} ({figures['standard_error']:g}) | {figures['blind']:g} "
+            f"| `{name}` | {figures['accuracy']:g} ({figures['standard_error']:g}) | {blind} "
             f"| {figures['n']} | {error} |\n"
         )
     return rows
+
+
+def _real(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"real: {name}": table for name, table in metrics.get("real_tasks", {}).items()}

@@ -1,6 +1,6 @@
-"""Load a published checkpoint of any family with the stock loader, and the additions beside it.
+"""Load a published checkpoint of any family with the stock loader, and what was trained beside it.
 
-    model = load("Qwen/Qwen2.5-VL-3B-Instruct", additions="additions.safetensors", dtype="auto")
+    model = load("Qwen/Qwen2.5-VL-3B-Instruct", dtype="auto", additions="additions.safetensors", adapter="adapter")
 
 Knows no family by name: `config.model_type` picks it from the registry.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_training.model import additions_file
+from spatial_mllm_training.model import adapter_file, additions_file
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.heads import HeadsConfig
@@ -25,6 +25,7 @@ def load(
     *,
     family: str | None = None,
     additions: str | Path | None = None,
+    adapter: str | Path | None = None,
     tap_layers: tuple[int, int, int, int] | None = None,
     heads: HeadsConfig | None = None,
     head_features: int = 64,
@@ -37,17 +38,19 @@ def load(
         family: refuse any other; None takes what the checkpoint says.
         additions: a file of `save_additions`; None leaves the additions at initialisation. With a file,
             its own taps and heads are used.
+        adapter: folder of a LoRA adapter in peft's format, put into the base in place.
         tap_layers, heads, head_features, camera_dropout: of the wrapper; with an additions file, taps and
             heads other than its own are refused, and `head_features` is not looked at.
         stock: arguments of `from_pretrained` (dtype, device_map, revision, attn_implementation).
 
     Raises:
-        SpatialError: MODEL_MISSING; MODEL_SIGNATURE for another family, width, taps or heads, or a
-            torn file.
+        SpatialError: MODEL_MISSING; MODEL_SIGNATURE for another family, width, taps or heads, for the
+            adapter of another base, or a torn file.
     """
     revision = {k: v for k, v in stock.items() if k in ("revision", "token", "cache_dir", "local_files_only")}
     config = _config(path_or_name, revision)
     chosen = _family(path_or_name, config.model_type, family)
+    found = None if adapter is None else adapter_file.read(Path(adapter))
     header = None
     if additions is not None:  # before gigabytes are read for nothing
         header = additions_file.read_header(Path(additions))
@@ -67,6 +70,8 @@ def load(
         camera_dropout=camera_dropout,
         processing=_processing(path_or_name, chosen, revision),
     )
+    if found is not None:
+        adapter_file.apply(model, found)
     if additions is not None:
         model.load_additions(Path(additions))
     return model

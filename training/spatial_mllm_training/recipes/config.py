@@ -72,6 +72,29 @@ class SpatialConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """A teacher's features as a second target: SpatialSV's L_distill (facts 3.1), as in 3DRS (3.5).
+
+    weight * (1 - mean cos(phi(v), avgpool(f))): v are the decoder's last hidden states at the visual
+    tokens, f the teacher's last features of the same image, phi a projector that only training has. The
+    served model never meets the teacher. CA-MLLM's "geometry prior" is something else (facts 1.2): there
+    the features of a frozen depth network are added to the visual tokens, also when the model is used.
+
+    Attributes:
+        teacher: of `teachers.TEACHERS`; where its weights lie is said beside the recipe.
+        fills_truth: rows without any true depth learn the teacher's depth, rays and points.
+    """
+
+    teacher: str = "specialist"
+    weight: float = 1.0
+    fills_truth: bool = False
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or (self.weight == 0 and not self.fills_truth):
+            raise ValueError(f"a teacher's features weigh more than 0, found {self.weight:g}")
+
+
+@dataclass(frozen=True)
 class RowsConfig:
     """How MultiSPA rows become samples.
 
@@ -143,6 +166,7 @@ class TrainConfig:
     rows: RowsConfig = field(default_factory=RowsConfig)
     mix: MixConfig = field(default_factory=MixConfig)
     spatial: SpatialConfig | None = None
+    distillation: DistillationConfig | None = None
     minutes: float = 90.0
     steps: int | None = None
     batch: int = 4

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -26,7 +26,9 @@ from spatial_mllm_training.model.ray_embedding import RayEmbedding
 from spatial_mllm_training.supervision.dpt import DPTSize, position_embedding
 from spatial_mllm_training.supervision.heads import DenseMap, SpatialHeads
 from spatial_mllm_training.teachers.base import TeacherOutput, View, hash_of_weights, known_poses
+from spatial_mllm_training.teachers.ray_grids import rays_on_grid
 
+FILE = "specialist.safetensors"
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -95,9 +97,20 @@ class Specialist(nn.Module):
     def forward(
         self, images_B3HW: Tensor, rays_BN4: Tensor, has_camera_B: Tensor
     ) -> tuple[dict[str, DenseMap], Tensor]:
-        """(maps of the three tasks, last-layer features (B, gh, gw, hidden)) of uint8 RGB images."""
+        """(maps of the three tasks, last-layer features (B, gh, gw, hidden)).
+
+        Args:
+            images_B3HW: RGB of any size, 0 to 255.
+            rays_BN4: at the tokens of the specialist's own grid.
+        """
+        taps = self.tapped(images_B3HW, rays_BN4, has_camera_B)
+        return self.dense(taps, *self.config.grid), taps[-1].unflatten(1, self.config.grid)
+
+    def tapped(self, images_B3HW: Tensor, rays_BN4: Tensor, has_camera_B: Tensor) -> list[Tensor]:
+        """Four (B, N, hidden), the last layer's last: all that a distillation needs, without the heads."""
         grid_h, grid_w = self.config.grid
-        x = self.patches((images_B3HW.float() / 255.0 - self.mean) / self.std)
+        images = self.resized(images_B3HW).float() / 255.0
+        x = self.patches((images - self.mean) / self.std)
         x = x + position_embedding(self.config.hidden, grid_h, grid_w).to(x)
         x = x.flatten(2).transpose(1, 2)
         if self.rays is not None:
@@ -106,19 +119,25 @@ class Specialist(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x)
             taps += [x] * self.taps.count(i)
-        return self.dense(taps, grid_h, grid_w), x.unflatten(1, (grid_h, grid_w))
+        return taps
+
+    def resized(self, images_B3HW: Tensor) -> Tensor:
+        """Images at the size that the specialist sees; smoothed where that is smaller."""
+        size = (self.config.height, self.config.width)
+        if tuple(images_B3HW.shape[-2:]) == size:
+            return images_B3HW
+        return F.interpolate(images_B3HW.float(), size, mode="bilinear", antialias=True)
 
     def inputs(self, views: Sequence[View]) -> tuple[Tensor, Tensor, Tensor]:
         """(images, rays, has_camera) of views, as `forward` takes them."""
         grid_h, grid_w = self.config.grid
-        size = (self.config.width, self.config.height)
-        images = np.stack([cv2.resize(v.image, size, interpolation=cv2.INTER_AREA) for v in views])
+        images = [self.resized(torch.from_numpy(v.image).permute(2, 0, 1)[None]) for v in views]
         rays = np.zeros((len(views), grid_h, grid_w, 4), np.float32)
         for i, view in enumerate(views):
             if view.camera is not None:
                 rays[i] = view.camera.token_rays(grid_w, grid_h)
         return (
-            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.cat(images),
             torch.from_numpy(rays).flatten(1, 2),
             torch.tensor([v.camera is not None for v in views]),
         )
@@ -132,14 +151,16 @@ class Specialist(nn.Module):
 
     @staticmethod
     def load(path: Path) -> Specialist:
-        """Read what `save` wrote.
+        """Read what `save` wrote, from the file or from a folder that holds it under `FILE`.
 
         Raises:
             SpatialError: MODEL_MISSING, MODEL_SIGNATURE for a file of another kind or a torn one.
         """
+        path = path / FILE if path.is_dir() else path
         if not path.is_file():
             raise SpatialError(
-                ErrorCode.MODEL_MISSING, f"there is no specialist at '{path}'; train one first"
+                ErrorCode.MODEL_MISSING,
+                f"there is no specialist at '{path}'; train one with 'python -m spatial_mllm_training.teachers'",
             )
         try:
             with safe_open(str(path), framework="pt") as file:
@@ -157,7 +178,7 @@ class SpecialistTeacher:
     """A trained specialist behind the teachers' seam."""
 
     name = "specialist"
-    version = "1"
+    version = "2"
 
     def __init__(self, model: Specialist, device: str = "cpu") -> None:
         self._model = model.to(device).eval()
@@ -169,6 +190,28 @@ class SpecialistTeacher:
 
     def weights_hash(self) -> str:
         return hash_of_weights(self._model)
+
+    @property
+    def needs_camera(self) -> bool:
+        return self._model.config.uses_rays
+
+    @torch.no_grad()
+    def batch_features(
+        self, pixels_BHW3: Tensor, rays_BN4: Tensor, has_camera_B: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """((B, gh, gw, hidden) last-layer features of images of one size, (B,) bool where they mean something).
+
+        They mean nothing where it needs a camera and is told none, or none that it can be told on its own grid.
+
+        Args:
+            pixels_BHW3: uint8 RGB.
+            rays_BN4: at the tokens of `grid` (rows, columns), which covers each image evenly.
+        """
+        own = self._model.config.grid
+        rays, is_right = rays_on_grid(rays_BN4, grid, own)
+        features = self._model.tapped(pixels_BHW3.permute(0, 3, 1, 2), rays, has_camera_B)[-1]
+        knows = has_camera_B & is_right if self.needs_camera else torch.ones_like(has_camera_B)
+        return features.unflatten(1, own), knows
 
     @torch.no_grad()
     def predict(self, views: Sequence[View]) -> TeacherOutput:

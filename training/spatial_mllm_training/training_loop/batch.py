@@ -28,6 +28,8 @@ class ImageGroup:
         depth: (n, h, w) z-depth at the heads' cells, NaN = none.
         ray_map, point_map: (n, h, w, 6 and 3), or None where no head needs them.
         row: (n,) sample of each image.  is_metric: (B,) bool.
+        features: (n, h, w, D) last features of a teacher on its own grid, or None.
+        is_taught: (n,) bool, whether they mean something; None where there are none.
     """
 
     pixels: Tensor
@@ -40,6 +42,8 @@ class ImageGroup:
     is_metric: Tensor
     ray_map: Tensor | None = None
     point_map: Tensor | None = None
+    features: Tensor | None = None
+    is_taught: Tensor | None = None
 
     def targets(self) -> DenseTargets:
         if self.ray_map is None or self.point_map is None:

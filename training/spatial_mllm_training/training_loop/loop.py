@@ -7,30 +7,30 @@ Accelerate places the model (CPU, GPU, DDP, FSDP) and gives bf16; everything tha
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
-from torch import Tensor
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from tqdm import tqdm
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.recipes.config import TrainConfig
-from spatial_mllm_training.training_loop import adapting, checkpoints
+from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop.averaging import WeightAverage
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.checkpoints import Progress
+from spatial_mllm_training.training_loop.distilling import Distiller, add_projector, build_distiller
 from spatial_mllm_training.training_loop.objective import Objective, figures
 from spatial_mllm_training.training_loop.optimizers import build_optimizers, schedule, set_rates
-from spatial_mllm_training.training_loop.placing import accelerator_for, placed
 from spatial_mllm_training.training_loop.run_folder import TOKENIZER, RunFolder, kept_tokenizer
 from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batches, digests, subtasks
 from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner, build_sources
+from spatial_mllm_training.training_loop.step_log import StepLog
 
 _PREFIX = "model."  # of the wrapped model inside the objective
 STATE_OPTIONS = StateDictOptions(
@@ -40,20 +40,6 @@ STATE_OPTIONS = StateDictOptions(
 
 class StoppedError(SpatialError):
     """The run cannot go on; the sentence says why and what was kept."""
-
-
-@dataclass
-class _Timer:
-    """Share of the wall time spent waiting for data, since it was last read."""
-
-    waited_s: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-
-    def read(self) -> float:
-        now = time.monotonic()
-        share = self.waited_s / max(now - self.began, 1e-9)
-        self.waited_s, self.began = 0.0, now
-        return share
 
 
 def run(
@@ -72,14 +58,23 @@ def run(
         strict: stop at the first sample that cannot be made, instead of leaving it out.
 
     Raises:
-        SpatialError: data, model or checkpoint that cannot be used; StoppedError for a loss that is
+        SpatialError: data, model, teacher or checkpoint that cannot be used; StoppedError for a loss that is
             not finite.
     """
-    accelerator = accelerator_for(config, cpu=cpu)
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        gradient_accumulation_steps=config.accumulate,
+        # heads and towers go without gradients in batches that have no truth or no image for them
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
     try:
+        distiller = build_distiller(config, paths, str(accelerator.device))
         learner = build_learner(config, paths.checkpoint, tokenizer=kept_tokenizer(out))
         sources, weights, held_out = build_sources(config, paths, learner)
-        trainer = TrainingRun(config, out, accelerator, learner, strict=strict, quiet=quiet)
+        trainer = TrainingRun(
+            config, out, accelerator, learner, distiller=distiller, strict=strict, quiet=quiet
+        )
         return trainer.train(sources, weights, held_out)
     finally:
         accelerator.end_training()
@@ -87,7 +82,7 @@ def run(
 
 
 class TrainingRun:
-    """The state of a run between its steps."""
+    """The state of a run between its steps; the teacher, where there is one, stands beside it."""
 
     def __init__(
         self,
@@ -96,46 +91,41 @@ class TrainingRun:
         accelerator: Accelerator,
         learner: Learner,
         *,
+        distiller: Distiller | None = None,
         strict: bool,
         quiet: bool,
     ) -> None:
         self.config, self.learner, self.strict = config, learner, strict
+        self.distiller = distiller
         self.accelerator = accelerator
         self.leads = accelerator.is_main_process
         self.sharded = accelerator.distributed_type == DistributedType.FSDP
         self.quiet = quiet or not self.leads
         self.folder = RunFolder(out, leads=self.leads)
-        spatial = config.spatial
-        objective = Objective(
-            learner.model,
-            depth_weight=config.depth_weight,
-            text_weight=config.text_weight,
-            spatial_weight=spatial.weight if spatial else 0.0,
-            spatial_loss=spatial.loss if spatial else None,
-        )
+        if distiller is not None:
+            add_projector(learner.model, distiller.width)
+        objective = Objective.of(config, learner.model)
         self.belongs_to = {
             "family": learner.model.family.name,
             "recipe": config.name,
             "trained tensors": str(sum(p.requires_grad for p in objective.parameters())),
             "trained parameters": str(sum(p.numel() for p in objective.parameters() if p.requires_grad)),
         }
-        if config.published is not None:
-            self.belongs_to |= adapting.identity(learner.model)
+        if distiller is not None:
+            self.belongs_to["teacher"] = distiller.identity
         optimizers = build_optimizers(learner.model, config)
-        self.objective, self.optimizers = placed(accelerator, objective, learner.model, optimizers)
+        self.objective, *self.optimizers = accelerator.prepare(objective, *optimizers)
         self.progress = Progress()
         self.trained = {
             name.removeprefix(_PREFIX): p
             for name, p in accelerator.unwrap_model(self.objective).named_parameters()
             if p.requires_grad
         }
-        self.average: dict[str, Tensor] = {}
-        if config.ema and self.leads:
-            if self.sharded:
-                raise SpatialError(
-                    ErrorCode.NOT_READY, "averaged weights are not kept under FSDP: use a recipe with ema = 0"
-                )
-            self.average = {k: p.detach().clone() for k, p in self.trained.items()}
+        if config.ema and self.sharded:
+            raise SpatialError(
+                ErrorCode.NOT_READY, "averaged weights are not kept under FSDP: use a recipe with ema = 0"
+            )
+        self.average = WeightAverage(self.trained, config.ema if self.leads else 0.0)
         self._resume()
 
     # -- the course of a run ----------------------------------------------------------------------
@@ -145,9 +135,10 @@ class TrainingRun:
     ) -> dict[str, Any]:
         config, progress = self.config, self.progress
         learner, accelerator = self.learner, self.accelerator
+        teacher = {} if self.distiller is None else {"teacher": self.distiller.identity}
         changed = self.folder.begin(
             config,
-            digests(sources),
+            {**digests(sources), **teacher},
             subtasks=subtasks(sources),
             processes=accelerator.num_processes,
             device=str(accelerator.device),
@@ -171,8 +162,7 @@ class TrainingRun:
             )
         )
         self.objective.train()
-        self._bar = tqdm(total=config.steps, initial=progress.step, unit="step", disable=self.quiet)
-        timer = _Timer()
+        log = StepLog(self.folder, progress, every=config.log_steps, total=config.steps, quiet=self.quiet)
         began = time.monotonic() - progress.elapsed_s
         saved_s = validated_s = progress.elapsed_s
         while True:
@@ -180,8 +170,7 @@ class TrainingRun:
             share = self._share()
             if share >= 1.0:
                 break
-            losses = self._step(loader, share, timer)
-            self._note(losses, timer)
+            log.note(self._step(loader, share, log))
             if self._due(validated_s, config.validate_steps, config.validate_minutes):
                 validated_s = progress.elapsed_s
                 found = self._validate(validation)
@@ -191,7 +180,7 @@ class TrainingRun:
                 saved_s = progress.elapsed_s
                 self._save()
         del loader
-        self._bar.close()
+        log.close()
         self._save()
         return self._finish(validation)
 
@@ -215,24 +204,22 @@ class TrainingRun:
 
     # -- a step -----------------------------------------------------------------------------------
 
-    def _step(self, loader: Any, share: float, timer: _Timer) -> dict[str, float]:
+    def _step(self, loader: Any, share: float, log: StepLog) -> dict[str, float]:
         config, accelerator, progress = self.config, self.accelerator, self.progress
         set_rates(self.optimizers, schedule(config, share))
         # what is drawn inside the model (dropout of cameras) follows from the step alone
         torch.manual_seed(hash((config.seed, progress.step, accelerator.process_index)) & 0x7FFFFFFF)
         sums: dict[str, float] = {}
         for _ in range(config.accumulate):
-            waiting = time.monotonic()
-            batch = next(loader)
-            timer.waited_s += time.monotonic() - waiting
+            with log.waiting():
+                batch = next(loader)
             self._look_at_problems(batch)
             assert isinstance(batch, Batch)
-            on_device = batch.to(accelerator.device)
+            on_device = self._taught(batch.to(accelerator.device))
             with accelerator.accumulate(self.objective):
-                with accelerator.autocast():  # sharded, nobody else opens it
-                    losses = self.objective(on_device)
+                losses = self.objective(on_device)
                 if not torch.isfinite(losses["loss"]):
-                    self._stop(batch, float(losses["loss"].detach()))
+                    self._stop(on_device, float(losses["loss"].detach()))
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(self.objective.parameters(), config.clip)
@@ -244,16 +231,14 @@ class TrainingRun:
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.accumulate
         progress.step += 1
         progress.samples += config.batch * config.accumulate * accelerator.num_processes
-        self._update_average()
+        self.average.update(progress.step)
         return sums
 
-    def _update_average(self) -> None:
-        if self.average:
-            keep = min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self.average.values()), [self.trained[k] for k in self.average], 1.0 - keep
-                )
+    def _taught(self, batch: Batch) -> Batch:
+        if self.distiller is None:
+            return batch
+        with self.accelerator.autocast():
+            return self.distiller.taught(batch)
 
     def _look_at_problems(self, drawn: Batch | tuple[str, ...]) -> None:
         problems = drawn.problems if isinstance(drawn, Batch) else drawn
@@ -281,28 +266,6 @@ class TrainingRun:
 
     # -- what is said and kept ----------------------------------------------------------------------
 
-    def _note(self, losses: dict[str, float], timer: _Timer) -> None:
-        progress, window = self.progress, self.progress.window
-        for name, value in losses.items():
-            window[name] = window.get(name, 0.0) + value
-        progress.window_steps += 1
-        self._bar.update()
-        if progress.step % self.config.log_steps:
-            return
-        means = {name: value / progress.window_steps for name, value in window.items()}
-        progress.window, progress.window_steps = {}, 0
-        idle = timer.read()
-        self.folder.log(
-            progress.step,
-            means,
-            minutes=round(progress.elapsed_s / 60, 4),
-            data_wait=round(idle, 4),
-            skipped=progress.skipped,
-        )
-        self._bar.set_postfix(
-            {k: f"{v:.3f}" for k, v in means.items() if "/" not in k} | {"idle": f"{idle:.0%}"}
-        )
-
     def _validation(self, held_out: SampleSource | None) -> list[Batch]:
         if held_out is None or not (self.leads or self.sharded):
             return []
@@ -329,9 +292,7 @@ class TrainingRun:
 
     def _finish(self, validation: list[Batch]) -> dict[str, Any]:
         """Figures of the averaged weights, where there are such."""
-        with torch.no_grad():
-            for name, value in self.average.items():
-                self.trained[name].copy_(value)
+        self.average.copy_to_trained()
         found = self._validate(validation)
         self._say_held_out(found)
         final = {
@@ -354,7 +315,7 @@ class TrainingRun:
             self.progress,
             belongs_to=self.belongs_to,
             weights={name: named[name].contiguous() for name in self.trained},
-            average={name: value.cpu().contiguous() for name, value in self.average.items()},
+            average={name: value.cpu().contiguous() for name, value in self.average.values.items()},
             optimizer=optimizer,
             keep=self.config.keep_checkpoints,
         )
@@ -372,8 +333,7 @@ class TrainingRun:
             optim_state_dict=found.optimizer(),
             options=STATE_OPTIONS,
         )
-        if self.average:
-            self.average = {k: v.to(self.trained[k].device) for k, v in found.average().items()}
+        self.average.restore(found.average())
         self.progress = found.progress
         self.folder.rewind(found.progress.step)
         self._say(f"resumed at step {found.progress.step}, {found.progress.elapsed_s / 60:.1f} min")

@@ -1,4 +1,4 @@
-"""What is minimised: answers, the served depth head, and the 3D heads where the model has them.
+"""What is minimised: answers, the served depth head, the 3D heads and a teacher's features, where there are such.
 
 A module, so that data-parallel wrappers see one forward pass. Knows no data files and no optimiser.
 """
@@ -15,7 +15,9 @@ from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
 from spatial_mllm_training.model.preprocess import normalised
+from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision import LossConfig, SpatialHeads, dense_losses
+from spatial_mllm_training.supervision.terms import distillation_term
 from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
 
 
@@ -27,19 +29,21 @@ class Prediction:
         logits, targets: (M, V) and (M,) at the answer tokens.
         taps: per group of images four (n, N, D).
         depths: per group (log z-depth, confidence), each (n, h, w); () where no depth head is trained.
+        last: per group (n, N, D), the last hidden states; () where no teacher is followed.
     """
 
     logits: Tensor
     targets: Tensor
     taps: tuple[list[Tensor], ...]
     depths: tuple[tuple[Tensor, Tensor], ...]
+    last: tuple[Tensor, ...] = ()
 
 
 class Objective(nn.Module):
     """Losses of a batch.
 
     Attributes:
-        depth_weight, text_weight, spatial_weight: 0 leaves a part out, with its cost.
+        depth_weight, text_weight, spatial_weight, distillation_weight: 0 leaves a part out, with its cost.
         spatial_heads: the 3D heads of the model, or None.
     """
 
@@ -51,12 +55,26 @@ class Objective(nn.Module):
         text_weight: float = 1.0,
         spatial_weight: float = 0.0,
         spatial_loss: LossConfig | None = None,
+        distillation_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.depth_weight, self.text_weight = depth_weight, text_weight
-        self.spatial_weight = spatial_weight
+        self.spatial_weight, self.distillation_weight = spatial_weight, distillation_weight
         self.spatial_loss = spatial_loss or LossConfig()
+
+    @classmethod
+    def of(cls, config: TrainConfig, model: CameraAwareVLM) -> Objective:
+        """What a recipe minimises."""
+        spatial, distillation = config.spatial, config.distillation
+        return cls(
+            model,
+            depth_weight=config.depth_weight,
+            text_weight=config.text_weight,
+            spatial_weight=spatial.weight if spatial else 0.0,
+            spatial_loss=spatial.loss if spatial else None,
+            distillation_weight=distillation.weight if distillation else 0.0,
+        )
 
     @property
     def spatial_heads(self) -> SpatialHeads | None:
@@ -88,6 +106,9 @@ class Objective(nn.Module):
             )
             if self.depth_weight
             else (),
+            last=tuple(group[0] for group in self._by_group([hidden[mask]], batch.groups))
+            if self.distillation_weight
+            else (),
         )
 
     def forward(self, batch: Batch, *, only_predict: bool = False) -> dict[str, Tensor] | Prediction:
@@ -109,6 +130,9 @@ class Objective(nn.Module):
             parts = self._spatial(out, batch)
             losses |= {f"spatial/{name}": value for name, value in parts.items()}
             total = total + self.spatial_weight * parts.get("total", nothing)
+        if self.distillation_weight:
+            losses["distillation_loss"] = self._distillation(out, batch) + nothing
+            total = total + self.distillation_weight * losses["distillation_loss"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -118,7 +142,9 @@ class Objective(nn.Module):
         total = out.logits.new_zeros((), dtype=torch.float32)
         images = sum(len(g.place) for g in batch.groups)
         for (log_depth, confidence), group in zip(out.depths, batch.groups, strict=True):
-            truth = torch.nan_to_num(group.depth, nan=0.0)
+            # a logarithm of metres learns nothing from a depth that is known up to a factor
+            known = torch.isfinite(group.depth) & group.is_metric[group.row][:, None, None]
+            truth = torch.where(known, group.depth, 0.0)
             total = total + depth_loss(log_depth, confidence, truth) * (len(group.place) / images)
         return total
 
@@ -132,6 +158,20 @@ class Objective(nn.Module):
             for name, value in dense_losses(maps, group.targets(), self.spatial_loss).items():
                 sums[name] = sums.get(name, 0.0) + share * value
         return sums
+
+    def _distillation(self, out: Prediction, batch: Batch) -> Tensor:
+        """1 - mean cosine over the images that a teacher looked at, each image alike; 0 without any."""
+        assert self.model.feature_projector is not None
+        total = out.logits.new_zeros((), dtype=torch.float32)
+        taught = sum(g.is_taught.sum() for g in batch.groups if g.is_taught is not None)
+        for last, group in zip(out.last, batch.groups, strict=True):
+            if group.features is None or group.is_taught is None:
+                continue
+            student = self.model.feature_projector(last)
+            grid = group.grid.tolist()
+            term = 1.0 + distillation_term(student, group.features, *grid, has_teacher_B=group.is_taught)
+            total = total + term * group.is_taught.sum() / taught.clamp(min=1)
+        return total
 
     @staticmethod
     def _in_prompt_order(tokens: list[Tensor], groups: tuple[ImageGroup, ...]) -> Tensor:

@@ -43,6 +43,8 @@ class DataPaths:
         depth: (kind, path) of the sources whose depth images are the truth of the rows' heads.
         general: JSON of LLaVA conversations.  general_images: the folder their images are named from.
         checkpoint: folder of a published model, instead of the recipe's name on the hub.
+        teacher_weights: file, folder or name of a teacher's weights; "" = the published ones.
+        teacher_cache: folder for what a teacher said, where a recipe changes no image.
     """
 
     scenes: Path | None = None
@@ -52,6 +54,8 @@ class DataPaths:
     general: Path | None = None
     general_images: Path | None = None
     checkpoint: Path | None = None
+    teacher_weights: str = ""
+    teacher_cache: Path | None = None
 
 
 @dataclass(frozen=True)

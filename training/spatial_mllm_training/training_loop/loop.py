@@ -13,20 +13,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from accelerate.utils import DistributedType
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from tqdm import tqdm
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.recipes.config import TrainConfig
-from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop import adapting, checkpoints
 from spatial_mllm_training.training_loop.averaging import WeightAverage
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.checkpoints import Progress
 from spatial_mllm_training.training_loop.distilling import Distiller, add_projector, build_distiller
 from spatial_mllm_training.training_loop.objective import Objective, figures
 from spatial_mllm_training.training_loop.optimizers import build_optimizers, schedule, set_rates
+from spatial_mllm_training.training_loop.placing import accelerator_for, placed
 from spatial_mllm_training.training_loop.run_folder import TOKENIZER, RunFolder, kept_tokenizer
 from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batches, digests, subtasks
 from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner, build_sources
@@ -61,13 +62,7 @@ def run(
         SpatialError: data, model, teacher or checkpoint that cannot be used; StoppedError for a loss that is
             not finite.
     """
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-        gradient_accumulation_steps=config.accumulate,
-        # heads and towers go without gradients in batches that have no truth or no image for them
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    accelerator = accelerator_for(config, cpu=cpu)
     try:
         distiller = build_distiller(config, paths, str(accelerator.device))
         learner = build_learner(config, paths.checkpoint, tokenizer=kept_tokenizer(out))
@@ -113,8 +108,10 @@ class TrainingRun:
         }
         if distiller is not None:
             self.belongs_to["teacher"] = distiller.identity
+        if config.published is not None:
+            self.belongs_to |= adapting.identity(learner.model)
         optimizers = build_optimizers(learner.model, config)
-        self.objective, *self.optimizers = accelerator.prepare(objective, *optimizers)
+        self.objective, self.optimizers = placed(accelerator, objective, learner.model, optimizers)
         self.progress = Progress()
         self.trained = {
             name.removeprefix(_PREFIX): p
@@ -217,7 +214,8 @@ class TrainingRun:
             assert isinstance(batch, Batch)
             on_device = self._taught(batch.to(accelerator.device))
             with accelerator.accumulate(self.objective):
-                losses = self.objective(on_device)
+                with accelerator.autocast():  # sharded, nobody else opens it
+                    losses = self.objective(on_device)
                 if not torch.isfinite(losses["loss"]):
                     self._stop(on_device, float(losses["loss"].detach()))
                 accelerator.backward(losses["loss"])

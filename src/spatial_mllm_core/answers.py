@@ -17,6 +17,7 @@ class AskRequest:
         points_px: (u, v) raw pixels of the first frame, integer coordinates are pixel centres.
         question: free text; used only when `task` is "".
         category: what an object-size task asks about, such as "chair"; used only by these.
+        variant: which of two things a task asks for, such as "farther"; "" for its first.
         max_new_tokens: bound on the decoded answer.
         deadline_s: seconds from now after which decoding stops with DEADLINE_EXCEEDED; None = no bound.
     """
@@ -28,6 +29,7 @@ class AskRequest:
     max_new_tokens: int = 48
     deadline_s: float | None = None
     category: str = ""
+    variant: str = ""
 
 
 @dataclass(frozen=True)

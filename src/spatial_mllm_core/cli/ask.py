@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--category", default="", metavar="NAME", help="what an object-size task asks about, such as chair"
     )
     parser.add_argument(
+        "--variant",
+        default="",
+        metavar="NAME",
+        help="what a comparison asks for: closer (default) or farther",
+    )
+    parser.add_argument(
         "--max-new-tokens", type=positive, default=48, help="bound on the answer (default %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
@@ -73,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         points_px=tuple((p[0], p[1]) for p in points),
         question=options.question or "",
         category=options.category,
+        variant=options.variant,
         max_new_tokens=options.max_new_tokens,
     )
     answer = load_model(options).ask(request)
@@ -107,5 +114,6 @@ def _list_tasks(options: argparse.Namespace) -> None:
         needs = [f"{images} image(s)", f"{task.point_count} point(s)"]
         needs += ["dots drawn in"] if task.reference == "dot" else []
         needs += ["a category"] if task.reference == "category" else []
+        needs += [f"variant {' or '.join(task.variants)}"] if task.variants else []
         mark = f"  (not trained into {label})" if trained and name not in trained else ""
         print(f"{name}: {', '.join(needs)}, answer: {task.kind}{mark}")

@@ -31,6 +31,7 @@ from spatial_mllm_core.model.prompt import position_after_visual, text_positions
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, pixel_to_coordinate
 
 MAX_QUESTION_CHARACTERS = 2000
+MAX_CATEGORY_CHARACTERS = 100
 PREFIXES_KEPT = 8
 _ANSWER_KINDS = {"coordinate": "pixel", "angle": "scalar"}
 
@@ -250,20 +251,30 @@ class SpatialModel:
         for pixel in request.points_px:
             first.require_pixel(pixel)
             points.append(pixel_to_coordinate(pixel, first.width, first.height))
-        return task.question(tuple(points), category=request.category), task
+        category = self._plain(request.category, "category", MAX_CATEGORY_CHARACTERS)
+        return task.question(tuple(points), variant=request.variant, category=category), task
 
     def _free_question(self, request: AskRequest) -> str:
-        question = "".join(c if c.isprintable() else " " for c in request.question).strip()
+        question = self._plain(request.question, "question", MAX_QUESTION_CHARACTERS)
         if not question:
             raise SpatialError(ErrorCode.EMPTY_QUESTION, "the question is empty; give a task name or words")
-        if len(question) > MAX_QUESTION_CHARACTERS:
+        return question
+
+    def _plain(self, words: str, what: str, longest: int) -> str:
+        """Words from outside without control characters and without the tokens of the prompt.
+
+        Raises:
+            SpatialError: QUESTION_TOO_LONG.
+        """
+        words = "".join(c if c.isprintable() else " " for c in words).strip()
+        if len(words) > longest:
             raise SpatialError(
                 ErrorCode.QUESTION_TOO_LONG,
-                f"the question has {len(question)} characters, at most {MAX_QUESTION_CHARACTERS} are read",
+                f"the {what} has {len(words)} characters, at most {longest} are read",
             )
         for token in self._tokenizer.get_added_tokens_decoder().values():
-            question = question.replace(str(token.content), " ")
-        return question
+            words = words.replace(str(token.content), " ")
+        return words
 
     def _generate(
         self,

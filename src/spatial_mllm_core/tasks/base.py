@@ -124,7 +124,11 @@ class Task:
         return self.wordings[0].answers
 
     def questions_of(self, variant: str = "") -> tuple[str, ...]:
-        """Question templates of a variant."""
+        """Question templates of a variant, "" for the served one.
+
+        Raises:
+            SpatialError: UNKNOWN_TASK.
+        """
         return self._wording(variant).questions
 
     def require_frame_count(self, count: int) -> None:
@@ -153,7 +157,8 @@ class Task:
         """The question's words; `points` are coordinates on the 0-1000 scale, in order.
 
         Raises:
-            SpatialError: WRONG_POINT_COUNT; EMPTY_QUESTION when the category is missing.
+            SpatialError: WRONG_POINT_COUNT; EMPTY_QUESTION when the category is missing; UNKNOWN_TASK of
+                a variant that the task does not have.
         """
         if len(points) != self.point_count:
             raise SpatialError(
@@ -215,7 +220,10 @@ class Task:
         for wording in self.wordings:
             if wording.variant == variant:
                 return wording
-        raise ValueError(f"{self.name} has no variant '{variant}'; it has: {', '.join(self.variants)}")
+        raise SpatialError(
+            ErrorCode.UNKNOWN_TASK,
+            f"{self.name} has no variant '{variant[:80]}'; it has {', '.join(self.variants) or 'none'}",
+        )
 
     def _format(self, truth: TaskValue) -> str:
         value = self.gt_value(truth)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -229,6 +230,17 @@ def test_wrong_questions(
     assert code in error_line(capsys)
 
 
+@pytest.mark.usefixtures("known_model")
+def test_category_and_variant_reach_the_request(picture: Path, arithmetic_model: Any) -> None:
+    view = ["ask", str(picture), "--hfov", "60"]
+    size = ["--task", "object_perception_height_estimation", "--category", "toy car"]
+    assert main([*view, *size]) == 0
+    pair = ["--task", "depth_comparison_coordinate", "--pixel", "1,1", "--pixel", "20,20"]
+    main([*view, *pair, "--variant", "farther"])
+    told = [(request.category, request.variant) for request in arithmetic_model.asked]
+    assert told == [("toy car", ""), ("", "farther")]
+
+
 def test_ask_lists_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "--list-tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -238,6 +250,7 @@ def test_ask_lists_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     trained = [line for line in lines if "not trained into spatial-mllm-mini" not in line]
     assert len(trained) == 11
     assert any(line.startswith("object_perception_height_estimation: 1 to 5 image(s)") for line in lines)
+    assert sum("variant closer or farther" in line for line in lines) == 2
 
 
 def test_ask_lists_tasks_also_where_there_is_no_model(

@@ -211,8 +211,11 @@ def test_d_wrong_number_of_points_and_unknown_variant():
     with pytest.raises(SpatialError) as fault:
         depth.DEPTH_VALUE.question(POINTS)
     assert fault.value.code is ErrorCode.WRONG_POINT_COUNT
-    with pytest.raises(ValueError, match="closer, farther"):
+    with pytest.raises(SpatialError, match="no variant 'nearer'; it has closer, farther") as fault:
         depth.DEPTH_COMPARISON.question(POINTS, variant="nearer")
+    assert fault.value.code is ErrorCode.UNKNOWN_TASK
+    with pytest.raises(SpatialError, match="it has none"):
+        depth.DEPTH_VALUE.question(POINTS[:1], variant="closer")
 
 
 # -- round trips --------------------------------------------------------------------------------------

@@ -122,12 +122,19 @@ def test_the_export_graphs_are_the_stock_model_in_double_precision(small_model, 
     np.testing.assert_allclose(logits.numpy(), model.hf.lm_head(hidden[:, -1]).numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+ASKED = {
+    1: ("depth_estimation_coor", ((95.5, 71.5),), ""),
+    2: ("tapvid3d_total_distance_coord_pstudio", ((95.5, 71.5),), ""),
+    5: ("object_perception_length_estimation", (), "chair"),
+}
+
+
+@pytest.mark.parametrize("count", ASKED)
 def test_answers_and_depth_equal_the_stock_model(bundle, small_model, tokenizer, count):
     views = frames(count)
-    task = "depth_estimation_coor" if count == 1 else "tapvid3d_total_distance_coord_pstudio"
+    task, points, category = ASKED[count]
     model = SpatialModel.load(bundle)
-    question, _ = model._question(AskRequest(task, views, ((95.5, 71.5),)))
+    question, _ = model._question(AskRequest(task, views, points, category=category))
     prefix = model._prefix(views)
     expected_ids, expected_taps = stock_forward(
         small_model, tokenizer, views, question + "<|assistant|>", answer_tokens=6

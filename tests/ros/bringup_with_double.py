@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames import Frame
@@ -45,7 +46,7 @@ class ModelDouble:
                 on_text(" ".join(words))
         return Answer(
             task=request.task,
-            question=request.question,
+            question=_words(request),
             text=" ".join(words),
             kind="text",
             values=(),
@@ -57,6 +58,14 @@ class ModelDouble:
             latency_s=time.monotonic() - began,
             model=self.name,
         )
+
+
+def _words(request: AskRequest) -> str:
+    """The question as the real model words it; its points lie on the 0-1000 scale already."""
+    if not request.task:
+        return request.question
+    points = tuple((int(u), int(v)) for u, v in request.points_px)
+    return tasks.get(request.task).question(points, variant=request.variant, category=request.category)
 
 
 def load(path: str = "", *, backend: str = "cpu", threads: int | None = None) -> ModelDouble:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from spatial_mllm_msgs.action import Ask
+from spatial_mllm_msgs.msg import Pixel
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -145,6 +146,28 @@ def test_a_goal_with_a_bad_image_of_its_own(rig, rig_messages):
     done = rig.ask(good)
     assert done.result.error_code == 0
     assert stamp_ns(done.result.answer) == at
+
+
+def test_the_category_of_an_object_and_the_variant_of_a_comparison_reach_the_model(rig, rig_messages):
+    stamps = [rig.tick() for _ in range(5)]
+    images = [rig_messages.make_image(at) for at in stamps]
+    infos = [rig_messages.make_info(at) for at in stamps]
+    size = {"task": "object_perception_height_estimation", "images": images, "camera_infos": infos}
+    done = rig.ask(Ask.Goal(**size, category="toy car", max_new_tokens=1))
+    assert done.result.error_code == 0, done.result.error_msg
+    assert done.result.answer.question == "What is the height of the toy car in mm?"
+    assert len(done.result.answer.stamps) == 5
+    assert rig.ask(Ask.Goal(**size, max_new_tokens=1)).result.error_code == 401
+    pair = {
+        "task": "depth_comparison_coordinate",
+        "images": images[:1],
+        "camera_infos": infos[:1],
+        "points_px": [Pixel(u=5.0, v=6.0), Pixel(u=30.0, v=20.0)],
+        "max_new_tokens": 1,
+    }
+    assert "farther" in rig.ask(Ask.Goal(**pair, variant="farther")).result.answer.question
+    assert "closer" in rig.ask(Ask.Goal(**pair)).result.answer.question
+    assert rig.ask(Ask.Goal(**pair, variant="nearer")).result.error_code == 404
 
 
 def test_d42_a_thousand_images_in_a_goal(rig, rig_messages):

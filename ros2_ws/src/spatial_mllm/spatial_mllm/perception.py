@@ -242,6 +242,8 @@ class _Question:
             frames=frames,
             points_px=tuple((p.u, p.v) for p in goal.points_px),
             question=goal.question,
+            category=goal.category,
+            variant=goal.variant,
             max_new_tokens=goal.max_new_tokens,
             deadline_s=left_s,
         )

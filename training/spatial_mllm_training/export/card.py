@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,28 +98,12 @@ def figure_rows(lines: Sequence[Measured]) -> str:
     """One table row per figure."""
     rows = ""
     for line in lines:
-        value = line.written(line.value) or "none"
-        if math.isfinite(line.standard_error):
-            value += f" ± {line.written(line.standard_error)}"
-        unit = " %" if line.unit and line.written(line.value) else ""
         blind = line.written(line.blind)
-        blind = f"{blind} ({line.blind_name})" if blind else ""
-        goal = (
-            ""
-            if line.goal is None
-            else f"{line.goal.kind} {'±' * (line.goal.kind == 'within')}{line.goal.limit:g}"
-        )
-        scenes = f", {line.scenes} scene{'s' * (line.scenes != 1)}" if line.counted != "episodes" else ""
-        said = f"{line.verdict}. {line.note}" if line.verdict and line.note else line.verdict or line.note
+        said = ". ".join(filter(None, (line.verdict, line.note)))
         cells = (
-            line.what,
-            line.where,
-            value + unit,
-            blind,
-            goal,
-            said,
-            f"{line.count} {line.counted}{scenes}",
-        )
+            line.what, line.where, line.value_words, f"{blind} ({line.blind_name})" if blind else "",
+            "" if line.goal is None else line.goal.words, said, line.of_words,
+        )  # fmt: skip
         rows += f"| {' | '.join(c.replace('|', '/') for c in cells)} |\n"
     return rows
 

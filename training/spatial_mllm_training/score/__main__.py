@@ -60,7 +60,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="MultiSPA data set to ask, best what `benchmark make` writes (default: the 26 x 20 rows of the tests)",
     )  # fmt: skip
     asked.add_argument("--benchmark-score", type=Path, help="what `benchmark score --out` wrote, instead")
-    add("--episode-count", type=whole_number, default=12, help="pushes to follow (default %(default)s)")
+    add(
+        "--episode-count",
+        type=whole_number,
+        default=12,
+        help="simulated pushes to follow; 0: no reward trend at all (default %(default)s)",
+    )
     add("--episodes", type=Path, help="folder to keep the drawn pushes in (2 s each)")
     add("--real", nargs=3, action="append", metavar=("KIND", "PATH", "NAME"),
         help="a real recording, as make_multispa reads it, and what it shows; may be repeated (default: the "
@@ -135,10 +140,8 @@ def table(record: Record) -> str:
     for line in record.lines:
         blind = line.written(line.blind)
         words.append(
-            f"{line.written(line.value) or 'nothing':>8}"
-            + f"{'± ' + line.written(line.standard_error) if line.written(line.standard_error) else '':>8}"
-            + f"{'blind ' + blind if blind else '':>14}  "
-            + f"{line.verdict:<18} {line.what}, {line.where} ({line.count} {line.counted})"
+            f"{line.value_words:>16}{'blind ' + blind if blind else '':>14}  {line.verdict:<16} "
+            f"{line.what}, {line.where} ({line.of_words})"
         )
     return "\n".join(words + record.notes)
 

@@ -5,7 +5,7 @@ Knows no model. Drawn pushes go back as well as on, so that a clock cannot follo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +136,7 @@ def read(scene: Scene) -> Episode | None:
     return Episode(scene.name, frames, (float(u), float(v)), moved)
 
 
-def each(refs: list[SceneRef]) -> Iterator[Episode]:
+def each(refs: Sequence[SceneRef]) -> Iterator[Episode]:
     """The episodes of scenes, one at a time; scenes without one are passed over. Raises SceneProblem."""
     for ref in refs:
         scene = ref.open(*ref.arguments)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.multispa.split import split_of
@@ -111,7 +112,8 @@ def draw(refs: Sequence[SceneRef], images: int, seed: int) -> list[tuple[SceneRe
 
 def posed(picked: Sequence[tuple[SceneRef, list[Place]]], notes: list[str]) -> Iterator[PosedImage]:
     """The images that open, one at a time; a sentence in `notes` for each that does not."""
-    for _, image in read(picked, notes):
+    count = sum(len(places) for _, places in picked)
+    for _, image in tqdm(read(picked, notes), total=count, unit="image", disable=None, leave=False):
         if image is not None:
             yield image
 

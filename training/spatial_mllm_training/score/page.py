@@ -21,7 +21,7 @@ from spatial_mllm_training.score.trend import Trace, TrendScore
 
 POINTS_SHOWN = 800
 _HEAD = ("Figure", "On", "Value", "Blind", "Goal", "Verdict", "Of")
-_NARROW = ("Value", "Blind", "Goal", "Verdict")
+_NARROW = ("Value", "Blind", "Goal", "Verdict", "Of")
 
 
 @dataclass
@@ -81,15 +81,11 @@ def page(model: str, lines: Sequence[Measured], plots: Plots, notes: Sequence[st
 def _table(lines: Sequence[Measured]) -> str:
     rows = []
     for line in lines:
-        value = line.written(line.value)
-        if math.isfinite(line.standard_error):
-            value += f" ± {line.written(line.standard_error)}"
-        goal = "" if line.goal is None else f"{line.goal.kind} {line.goal.limit:g}"
         kind = {"": "unknown", "met": "right", "not measured": "unknown"}.get(line.verdict, "wrong")
+        verdict = f'<span class="verdict {kind}">{line.verdict}</span>'
         cells = (
-            f"{escape(line.what)}<small>{escape(line.note)}</small>", escape(line.where), value,
-            line.written(line.blind), goal, f'<span class="verdict {kind}">{line.verdict}</span>',
-            f"{line.count} {line.counted}, {line.scenes} scenes",
+            f"{escape(line.what)}<small>{escape(line.note)}</small>", escape(line.where), line.value_words,
+            line.written(line.blind), "" if line.goal is None else line.goal.words, verdict, line.of_words,
         )  # fmt: skip
         rows.append(
             "<tr>"

@@ -85,7 +85,7 @@ def real_lines(answers: Answers, key: str, where: str) -> list[Measured]:
         blind = math.nan if line["blind"] is None else line["blind"]
         lines.append(
             Measured(
-                f"questions/{key}/{name}", f"`{name}`", where, line["accuracy"], math.nan, blind, BLIND_NAME,
+                f"questions/{key}/{name}", name, where, line["accuracy"], math.nan, blind, BLIND_NAME,
                 line["n"], "questions", answers.result["scenes"], unit="%",
                 note="" if error is None else f"median error {error:g} mm",
             )

@@ -56,6 +56,7 @@ def measure(
     blind: Blind | None,
     image_count: int,
     rows: int,
+    episode_count: int,
     seed: int,
 ) -> Found:
     """Everything that a recording allows; what it does not is said in a note."""
@@ -76,7 +77,8 @@ def measure(
                 found.table = answers.table()
             except (BenchmarkProblem, SceneProblem, SpatialError) as fault:
                 notes.append(f"{recording.name}: no questions, {fault}")
-    found.traces = trend.judge(model, episodes.each(list(refs)))
+    if episode_count:
+        found.traces = trend.judge(model, episodes.each(refs[:episode_count]))
     if found.traces.traces:
         found.lines.append(trend.figure(found.traces, recording.key, where, has_goal=False))
     return found

@@ -35,6 +35,10 @@ class Goal:
         }[self.kind]
         return max(0.0, beyond)
 
+    @property
+    def words(self) -> str:
+        return f"{self.kind} {'±' if self.kind == 'within' else ''}{self.limit:g}"
+
 
 ABS_REL, DELTA1 = Goal("at most", 0.08), Goal("at least", 0.95)
 GROUP_MEAN, SLOPE, TREND = Goal("at least", 60.0), Goal("within", 0.1), Goal("at least", 0.9)
@@ -84,6 +88,22 @@ class Measured:
         if not math.isfinite(value):
             return ""
         return f"{value:.1f}" if self.unit == "%" else f"{value:.3f}"
+
+    @property
+    def value_words(self) -> str:
+        """Value, error and unit, such as "6.0 ± 0.8 %"; "none" where nothing was measured."""
+        if not math.isfinite(self.value):
+            return "none"
+        error = f" ± {self.written(self.standard_error)}" if math.isfinite(self.standard_error) else ""
+        return f"{self.written(self.value)}{error}{f' {self.unit}' if self.unit else ''}"
+
+    @property
+    def of_words(self) -> str:
+        """What it rests on, such as "80 images, 40 scenes"."""
+        words = [f"{self.count} {self.counted if self.count != 1 else self.counted.removesuffix('s')}"]
+        if self.scenes and self.counted != "episodes":
+            words.append(f"{self.scenes} scene{'s' if self.scenes != 1 else ''}")
+        return ", ".join(words)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; NaN as null."""

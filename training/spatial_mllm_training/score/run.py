@@ -14,7 +14,6 @@ from spatial_mllm_core.evaluation.evaluate import evaluate_bag
 from spatial_mllm_core.evaluation.source import look_around
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.pipeline import SpatialPipeline
-from spatial_mllm_training.benchmark.blind import Blind
 from spatial_mllm_training.score import depth, episodes, images, questions, real, slope, trend
 from spatial_mllm_training.score.page import Plots
 from spatial_mllm_training.score.record import Measured
@@ -34,7 +33,8 @@ class Plan:
         images: of each set of cameras.  slope_images: of which the focal slope is taken.
         blind_images: training images that the blind depth is learnt on.
         benchmark: data set to ask.  benchmark_score: what `benchmark score` said already, instead.
-        episodes: how many.  episode_folder: where drawn ones are kept; None: drawn anew.
+        episodes: drawn pushes; with 0 no episode of any kind is followed.
+        episode_folder: where they are kept; None: they are drawn anew.
         real_images, real_rows: images of each recording, rows of each subtask.
         bags: recordings with a truth.json, judged as `spatial-mllm evaluate` does.
     """
@@ -95,6 +95,8 @@ def measure(plan: Plan, plots: Plots) -> Record:
         f"seeds {plan.seeds.start}:{plan.seeds.stop}, seed {plan.seed} of every choice",
         f"{len(sets.training)} simulated training scenes",
     )
+    # first, since a wrong file should not cost minutes
+    answers = _questions(plan, model)
     blind_depth = depth.BlindDepth.fit(
         images.posed(images.draw(sets.training, plan.blind_images, plan.seed), record.notes)
     )
@@ -122,7 +124,12 @@ def measure(plan: Plan, plots: Plots) -> Record:
             )  # fmt: skip
             record.lines.append(slope.figure(tilted, key, where))
             plots.slopes[where] = tilted.curves
-    blind = _questions(plan, model, record)
+    if answers is None:
+        record.notes.append("No MultiSPA questions were asked; give --benchmark.")
+    else:
+        record.lines += questions.headline(answers)
+        record.tasks = answers.table()
+    blind = None if plan.benchmark is None else questions.blind_of(plan.benchmark)
     if plan.episodes:
         _episodes(plan, model, record, plots)
     for bag in plan.bags:
@@ -130,7 +137,7 @@ def measure(plan: Plan, plots: Plots) -> Record:
     for recording in plan.recordings:
         found_real = real.measure(
             model, plan.bundle, recording, blind_depth=blind_depth, blind=blind,
-            image_count=plan.real_images, rows=plan.real_rows, seed=plan.seed,
+            image_count=plan.real_images, rows=plan.real_rows, episode_count=plan.episodes, seed=plan.seed,
         )  # fmt: skip
         record.lines += found_real.lines
         record.real_tasks[recording.name] = found_real.table
@@ -146,19 +153,13 @@ def _in_turn(picked: Sequence[Any]) -> list[Any]:
     return [(ref, [places[i]]) for i in range(most) for ref, places in picked if i < len(places)]
 
 
-def _questions(plan: Plan, model: SpatialModel, record: Record) -> Blind | None:
-    """Ask the benchmark or read its score; return the blind baseline that lies beside the data set."""
-    blind = None if plan.benchmark is None else questions.blind_of(plan.benchmark)
+def _questions(plan: Plan, model: SpatialModel) -> questions.Answers | None:
+    """Read the benchmark's score, or ask the benchmark."""
     if plan.benchmark_score is not None:
-        answers = questions.read_score(plan.benchmark_score, model.name)
-    elif plan.benchmark is not None:
-        answers = questions.ask_benchmark(plan.bundle, plan.benchmark, blind)
-    else:
-        record.notes.append("No MultiSPA questions were asked; give --benchmark.")
-        return None
-    record.lines += questions.headline(answers)
-    record.tasks = answers.table()
-    return blind
+        return questions.read_score(plan.benchmark_score, model.name)
+    if plan.benchmark is not None:
+        return questions.ask_benchmark(plan.bundle, plan.benchmark, questions.blind_of(plan.benchmark))
+    return None
 
 
 def _episodes(plan: Plan, model: SpatialModel, record: Record, plots: Plots) -> None:
@@ -179,7 +180,9 @@ def _bag(
             picked = images.draw(find_bags(bag), plan.real_images, plan.seed)
             shown = images.posed(picked, record.notes)
             found = depth.judge(shown, depth.predictor(model), blind_depth, seed=plan.seed)
-            record.lines += depth.figures(found, f"bag_{bag.name}", f"`{bag.name}`", has_goal=False)
+            record.lines += depth.figures(found, f"bag_{bag.name}", f"bag {bag.name}", has_goal=False)
+        if not plan.episodes:
+            return
         rewards = evaluate_bag(look_around(bag), SpatialPipeline(model)).rewards
     except (SpatialError, SceneProblem) as fault:
         record.notes.append(f"'{bag}': {fault}")
@@ -188,7 +191,7 @@ def _bag(
     true_m = [r.true_m for r in after]
     record.lines.append(
         Measured(
-            f"trend/bag_{bag.name}", "reward trend (Spearman)", f"`{bag.name}`",
+            f"trend/bag_{bag.name}", "reward trend (Spearman)", f"bag {bag.name}",
             trend.follows([r.predicted_m for r in after], true_m),
             blind=trend.follows(list(range(len(after))), true_m), blind_name=trend.CLOCK,
             count=len(after), counted="frames", scenes=1,

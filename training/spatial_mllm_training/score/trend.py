@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 from spatial_mllm_core.evaluation.metrics import displacement_error, spearman
 from spatial_mllm_core.model import SpatialModel
@@ -63,7 +64,8 @@ class TrendScore:
 
 def judge(model: SpatialModel, episodes: Iterable[Episode]) -> TrendScore:
     """Ask every frame of every episode."""
-    return TrendScore([_trace(model, episode) for episode in episodes])
+    shown = tqdm(episodes, unit="episode", disable=None, leave=False)
+    return TrendScore([_trace(model, episode) for episode in shown])
 
 
 def _trace(model: SpatialModel, episode: Episode) -> Trace:

@@ -8,13 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.data.packing import IGNORE
+from spatial_mllm_training.data import pairs
+from spatial_mllm_training.data.packing import IGNORE, LeftOutError
 from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
-from spatial_mllm_training.data.views import Crop
+from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
+from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, pinhole
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.objective import Objective
 
@@ -64,7 +68,7 @@ def test_labels_agree_with_an_independent_path(scene, tokenizer, augment):
     checked = 0
     for seed in range(12):
         view = builder.draw(np.random.default_rng(seed))
-        k = view.camera.k
+        k = view.cameras[0].k
         for question in view.single:
             if question.task.name != "depth_estimation_coor":
                 continue
@@ -138,7 +142,8 @@ def test_a_single_question_does_not_depend_on_the_second_image(scene, tokenizer,
 @pytest.mark.parametrize("augment", [False, True])
 def test_dense_maps_hold_the_points_of_the_scene(scene, tokenizer, augment):
     """Points of both views, brought to the world by SciPy, lie where OpenCV's rays and the depth put them."""
-    builder = PairBuilder([scene], tokenizer, PairConfig(still_camera=0.0), augment=augment, maps=True)
+    config = PairConfig(still_camera=0.0, own_crops=1.0)
+    builder = PairBuilder([scene], tokenizer, config, augment=augment, maps=True)
     view = builder.draw(np.random.default_rng(3))
     targets = dense_targets(view, maps=True)
     relative = Rotation.from_matrix(view.world_from_camera[0][:3, :3]).inv()
@@ -147,10 +152,129 @@ def test_dense_maps_hold_the_points_of_the_scene(scene, tokenizer, augment):
         for row, column in ((3, 5), (40, 60)):
             u = (column + 0.5) * view.images.shape[2] / width - 0.5
             v = (row + 0.5) * view.images.shape[1] / height - 0.5
-            ray = np.array([*cv2.undistortPoints(np.array([[[u, v]]]), view.camera.k, None).ravel(), 1.0])
+            k = view.cameras[image].k
+            ray = np.array([*cv2.undistortPoints(np.array([[[u, v]]]), k, None).ravel(), 1.0])
             in_world = pose[:3, :3] @ (ray * view.depth_m[image, row, column]) + pose[:3, 3]
             expected = relative.apply(in_world - view.world_from_camera[0][:3, 3])
             np.testing.assert_allclose(targets[image].points[0, row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def graded(scene, tokenizer):
+    """A function (config, k) -> a builder whose scene tells its pixels: red grows along u, green along v,
+    depth along both."""
+
+    def build(config, k=None, **how):
+        builder = PairBuilder([scene], tokenizer, config, **how)
+        v, u = np.mgrid[0:HEIGHT, 0:WIDTH]
+        rgb = np.stack([u * 255 / (WIDTH - 1), v * 255 / (HEIGHT - 1), 0 * u], -1).round().astype(np.uint8)
+        known = builder.scenes[scene]
+        shape = known["depth_mm"].shape
+        builder.scenes[scene] = {
+            **known,
+            "rgb": np.broadcast_to(rgb, (*shape, 3)),
+            "depth_mm": np.broadcast_to((1000 + 5 * u + 2000 * v).astype(np.uint32), shape),
+            "k": known["k"] if k is None else k,
+        }
+        return builder
+
+    return build
+
+
+def test_each_image_of_a_pair_has_its_own_window_camera_and_depth(graded, monkeypatch):
+    """The ray of a pixel, seen by the scene's camera through OpenCV, meets the colour and depth there."""
+    monkeypatch.setattr(pairs, "jitter_colour", lambda rng, image, gains, gamma: image)
+    builder = graded(PairConfig(own_crops=1.0))
+    source_k = builder.scenes[builder._order[0]]["k"]
+    shares = []
+    for seed in range(20):
+        view = builder.draw(np.random.default_rng(seed))
+        shares.append(view.cameras[0] == view.cameras[1])
+        for image, camera, depth_m in zip(view.images, view.cameras, view.depth_m, strict=True):
+            height, width = image.shape[:2]
+            pixels = np.random.default_rng(seed).integers((4, 4), (width - 4, height - 4), (30, 2))
+            rays = cv2.undistortPoints(pixels[:, None].astype(float), camera.k, None)[:, 0]
+            rays = np.concatenate([rays, np.ones((30, 1))], 1)
+            at = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), source_k, None)[0][:, 0]
+            seen = image[pixels[:, 1], pixels[:, 0]].astype(float)
+            np.testing.assert_allclose(seen[:, 0], at[:, 0] * 255 / (WIDTH - 1), atol=1.5)
+            np.testing.assert_allclose(seen[:, 1], at[:, 1] * 255 / (HEIGHT - 1), atol=1.5)
+            cells = depth_m.shape
+            column = ((pixels[:, 0] + 0.5) * cells[1] / width).astype(int)
+            row = ((pixels[:, 1] + 0.5) * cells[0] / height).astype(int)
+            told = depth_m[row, column] * 1000 - 1000
+            # a cell takes the nearest source pixel of its middle: within two of either axis
+            assert np.abs(told // 2000 - at[:, 1]).max() < 2.6
+            assert np.abs(told % 2000 / 5 - at[:, 0]).max() < 2.6
+    assert not any(shares)
+
+
+def test_the_rays_of_a_sample_are_those_of_each_image(graded):
+    builder = graded(PairConfig(own_crops=1.0, camera_dropout=0.0))
+    sample, view = (f(np.random.default_rng(5)) for f in (builder.sample, builder.draw))
+    assert view.cameras[0] != view.cameras[1]
+    for shown, camera in zip(sample.images, view.cameras, strict=True):
+        rows, columns = shown.grid
+        u, v = np.meshgrid((np.arange(columns) + 0.5) * 16 - 0.5, (np.arange(rows) + 0.5) * 16 - 0.5)
+        expected = cv2.undistortPoints(np.stack([u, v], -1).reshape(-1, 1, 2), camera.k, None)[:, 0]
+        np.testing.assert_allclose(shown.rays[:, :2], expected, atol=1e-5)
+        np.testing.assert_allclose(shown.rays[:, 2], np.log(camera.k[0, 0] / 16), atol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.0, 0.0), (0.5, 0.35, 0.65), (1.0, 0.9, 1.0)])
+def test_the_share_of_pairs_with_two_cameras_is_the_settings(graded, share, low, high):
+    builder = graded(PairConfig(own_crops=share))
+    views = [builder.draw(np.random.default_rng(seed)) for seed in range(100)]
+    assert low <= np.mean([v.cameras[0] != v.cameras[1] for v in views]) <= high
+
+
+def fields_of_view_deg(camera):
+    """Between the edges, by OpenCV, and of a centred image with the same f."""
+    edges = np.array([[[-0.5, camera.k[1, 2]]], [[camera.width - 0.5, camera.k[1, 2]]]])
+    left, right = np.degrees(np.arctan(cv2.undistortPoints(edges, camera.k, None)[:, 0, 0]))
+    return right - left, 2 * np.degrees(np.arctan(camera.width / 2 / camera.k[0, 0]))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    hfov_deg=st.floats(45.0, 115.0),
+    shift=st.tuples(st.floats(-0.08, 0.08), st.floats(-0.08, 0.08)),
+    aspect=st.floats(0.9, 1.1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_augmented_view_has_a_held_out_field_of_view(graded, hfov_deg, shift, aspect, seed):
+    k = pinhole(WIDTH, HEIGHT, hfov_deg, aspect=aspect, centre_shift=shift)
+    view = graded(PairConfig(), k).draw(np.random.default_rng(seed))
+    for camera in view.cameras:
+        for angle in fields_of_view_deg(camera):
+            assert not any(low <= angle <= high for low, high in HELD_OUT_HFOV_DEG)
+
+
+def test_windows_are_redrawn_where_most_of_them_are_held_out(graded):
+    """The scene's own camera lies in the band, so that the whole image may not be shown."""
+    builder = graded(PairConfig(), pinhole(WIDTH, HEIGHT, 64.0))
+    views = [builder.draw(np.random.default_rng(seed)) for seed in range(50)]
+    assert max(fields_of_view_deg(c)[0] for v in views for c in v.cameras) < 60.0
+
+
+def test_a_scene_that_can_only_be_shown_as_held_out_is_left_out(graded):
+    config = PairConfig(smallest_crop=1.0, aspect=1.0)
+    builder = graded(config, pinhole(WIDTH, HEIGHT, 63.0))
+    with pytest.raises(LeftOutError, match="held out"):
+        builder.draw(np.random.default_rng(0))
+    tested = graded(config, pinhole(WIDTH, HEIGHT, 63.0), augment=False)
+    assert fields_of_view_deg(tested.draw(np.random.default_rng(0)).cameras[0])[1] == pytest.approx(63.0)
+
+
+def test_colours_change_by_gain_and_gamma_with_a_little_noise():
+    image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    gains = np.array([0.8, 1.0, 1.3], np.float32)
+    seen = np.mean([jitter_colour(np.random.default_rng(i), image, gains, 0.7) for i in range(200)], 0)
+    expected = np.clip((image / 255.0) ** 0.7 * gains, 0, 1) * 255
+    inside = (expected > 12) & (expected < 243)  # noise is cut off at both ends
+    assert np.abs(seen - expected)[inside].max() < 1.2
+    one = jitter_colour(np.random.default_rng(1), image, gains, 0.7)
+    assert 2.0 < (one - expected)[inside].std() < 4.0
 
 
 def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):

@@ -1,7 +1,8 @@
 """Training samples from scene files: two views of a scene, questions with their truths, dense depth.
 
-One sample is a pair of frames (same camera or moved camera, same or different time), encoded
-once, and questions about the first frame or both (`packing`). Knows no model.
+One sample is a pair of frames (same camera or moved camera, same or different time, one or two sets
+of intrinsics), encoded once, and questions about the first frame or both (`packing`). Augmented
+frames never show a field of view that is held out for tests. Knows no model.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.tasks import camera_motion, depth, object_motion
 from spatial_mllm_core.tasks.text import pixel_to_coordinate
-from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, ShownImage, pack
+from spatial_mllm_training.augment.draws import is_held_out
+from spatial_mllm_training.data.packing import Format, LeftOutError, PackedQuestion, Sample, ShownImage, pack
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
+from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
     first_from_cameras,
@@ -45,6 +48,8 @@ TASKS = tuple(
 )
 """Subtasks that a sample can ask, which a bundle trained on pairs claims."""
 
+WINDOW_TRIES = 32
+
 
 @dataclass(frozen=True)
 class PairConfig:
@@ -56,6 +61,9 @@ class PairConfig:
         single_questions, pair_questions: packed questions per sample.
         served_template: probability of the template that the runtime serves.
         still_camera, same_time: shares of pairs with an unmoved camera, with an unmoved scene.
+        smallest_crop, aspect: of the window of the source that an image shows, see `views.Crop.random`.
+        own_crops: share of pairs whose images have a window each, as from two cameras; others share one.
+        camera_dropout: share of samples that are shown without their cameras.
     """
 
     width: int = 192
@@ -69,6 +77,7 @@ class PairConfig:
     same_time: float = 0.1
     smallest_crop: float = 0.75
     aspect: float = 1.15
+    own_crops: float = 0.5
     camera_dropout: float = 0.05
 
     @property
@@ -88,14 +97,15 @@ class PairView:
     """What a sample shows and asks, before it becomes tokens.
 
     Attributes:
-        images: (2, H, W, 3) uint8 of one camera model.
+        images: (2, H, W, 3) uint8.
+        cameras: of each image.
         world_from_camera: (2, 4, 4).
         depth_m: (2, 8 gh, 8 gw) z-depth at the head's cells, 0 = none.
         single, pair: questions about the first image, about both.
     """
 
     images: NDArray[np.uint8]
-    camera: CameraModel
+    cameras: tuple[CameraModel, CameraModel]
     world_from_camera: NDArray[np.float64]
     depth_m: NDArray[np.float32]
     single: list[Question]
@@ -135,9 +145,11 @@ class PairBuilder:
         cfg = self.config
         view = self.draw(rng)
         grid_h, grid_w = cfg.grid
-        rays = np.asarray(view.camera.token_rays(grid_w, grid_h), np.float32).reshape(-1, 4)
         has_camera = not self.augment or rng.random() >= cfg.camera_dropout
-        images = [ShownImage(pixels, cfg.grid, rays, has_camera) for pixels in view.images]
+        images = [
+            ShownImage(pixels, cfg.grid, camera.token_rays(grid_w, grid_h).reshape(-1, 4), has_camera)
+            for pixels, camera in zip(view.images, view.cameras, strict=True)
+        ]
         questions = [self._worded(rng, q, 1) for q in view.single] + [
             self._worded(rng, q, 2) for q in view.pair
         ]
@@ -155,7 +167,11 @@ class PairBuilder:
         return PackedQuestion((turn,), image_count)
 
     def draw(self, rng: np.random.Generator) -> PairView:
-        """Two views of a random scene, their depth, and questions with their truths."""
+        """Two views of a random scene, their depth, and questions with their truths.
+
+        Raises:
+            LeftOutError: no window of the scene was found whose field of view is not held out.
+        """
         cfg = self.config
         scene = self.scenes[self._order[int(rng.integers(len(self._order)))]]
         times, cameras, source_h, source_w = scene["depth_mm"].shape
@@ -164,32 +180,45 @@ class PairBuilder:
         same_time = not still and rng.random() < cfg.same_time / (1.0 - cfg.still_camera)
         t2 = t1 if same_time else int((t1 + rng.integers(1, times)) % times)
         c2 = c1 if still else int((c1 + rng.integers(1, cameras)) % cameras)
-        crop = (
-            Crop.random(rng, source_w, source_h, smallest=cfg.smallest_crop, aspect=cfg.aspect)
-            if self.augment
-            else Crop(0, 0, source_w, source_h)
-        )
         source = CameraModel.from_k(np.asarray(scene["k"], np.float64), source_w, source_h)
+        first = self._window(rng, source)
+        second = self._window(rng, source) if self.augment and rng.random() < cfg.own_crops else first
+        crops, cameras = zip(first, second, strict=True)
         images = []
         gains = rng.uniform(0.75, 1.25, 3).astype(np.float32) * np.float32(rng.uniform(0.7, 1.2))
         gamma = float(np.exp(rng.uniform(-0.35, 0.35)))
-        for t, c in ((t1, c1), (t2, c2)):
+        for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True):
             image = crop.image(np.asarray(scene["rgb"][t, c]), cfg.width, cfg.height)
             images.append(jitter_colour(rng, image, gains, gamma) if self.augment else image)
         grid_h, grid_w = cfg.grid
         cells = cfg.depth_cells_per_token
         depth_mm = [
             crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells)
-            for t, c in ((t1, c1), (t2, c2))
+            for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True)
         ]
         return PairView(
             images=np.stack(images),
-            camera=crop.camera(source, cfg.width, cfg.height),
+            cameras=cameras,
             world_from_camera=np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]],
             depth_m=np.stack(depth_mm).astype(np.float32) / 1e3,
-            single=self._single_questions(rng, scene, t1, c1, crop),
-            pair=self._pair_questions(rng, scene, (t1, c1), (t2, c2), crop),
+            single=self._single_questions(rng, scene, t1, c1, crops[0]),
+            pair=self._pair_questions(rng, scene, (t1, c1), (t2, c2), crops[0]),
         )
+
+    def _window(self, rng: np.random.Generator, source: CameraModel) -> tuple[Crop, CameraModel]:
+        """The part of a source image that is shown, and its camera; the whole without augmentation."""
+        cfg = self.config
+        if not self.augment:
+            whole = Crop(0, 0, source.width, source.height)
+            return whole, whole.camera(source, cfg.width, cfg.height)
+        for _ in range(WINDOW_TRIES):
+            crop = Crop.random(
+                rng, source.width, source.height, smallest=cfg.smallest_crop, aspect=cfg.aspect
+            )
+            camera = crop.camera(source, cfg.width, cfg.height)
+            if not is_held_out(camera, HELD_OUT_HFOV_DEG):
+                return crop, camera
+        raise LeftOutError(f"every one of {WINDOW_TRIES} windows has a field of view that is held out")
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -302,7 +331,12 @@ def dense_targets(view: PairView, *, maps: bool) -> tuple[RowTargets, ...]:
     if maps:
         grid_h, grid_w = depth.shape[1:]
         poses = first_from_cameras(view.world_from_camera)
-        rays = np.stack([ray_map(view.camera, pose, grid_h=grid_h, grid_w=grid_w) for pose in poses])
+        rays = np.stack(
+            [
+                ray_map(camera, pose, grid_h=grid_h, grid_w=grid_w)
+                for camera, pose in zip(view.cameras, poses, strict=True)
+            ]
+        )
         points = points_on_rays(depth, rays)
     else:
         none = np.full((), np.nan, np.float32)

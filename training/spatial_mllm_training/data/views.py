@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 
+_NOISE = np.float32(0.012)
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -65,6 +67,9 @@ def jitter_colour(
     rng: np.random.Generator, image: NDArray[np.uint8], gains: NDArray[np.float32], gamma: float
 ) -> NDArray[np.uint8]:
     """Per-channel gain, gamma and sensor noise."""
-    x = np.power(image.astype(np.float32) / 255.0, gamma) * gains
-    x += rng.normal(0.0, 0.012, image.shape).astype(np.float32)
-    return (np.clip(x, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    levels = np.arange(256, dtype=np.float32) / 255.0
+    table = np.power(levels, gamma)[:, None] * (255.0 * gains)
+    x = cv2.LUT(image, np.ascontiguousarray(table, np.float32)[None])
+    x += (_NOISE * 255.0) * rng.standard_normal(image.shape, np.float32)
+    x += 0.5
+    return np.clip(x, 0.0, 255.0, out=x).astype(np.uint8)

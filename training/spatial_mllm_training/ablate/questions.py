@@ -82,8 +82,12 @@ def pair_items(
     items = []
     for number in range(count):
         view = builder.draw(np.random.default_rng([seed, number]))
-        rays = np.asarray(view.camera.token_rays(cfg.grid[1], cfg.grid[0]), np.float32).reshape(-1, 4)
-        shown = [ShownImage(pixels, cfg.grid, rays, True) for pixels in view.images]
+        shown = [
+            ShownImage(
+                pixels, cfg.grid, camera.token_rays(cfg.grid[1], cfg.grid[0]).reshape(-1, 4), has_camera=True
+            )
+            for pixels, camera in zip(view.images, view.cameras, strict=True)
+        ]
         asked = [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]
         if not asked:
             continue

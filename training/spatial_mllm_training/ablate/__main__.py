@@ -149,11 +149,6 @@ def compared(plan: Plan) -> Report:
         f"samples each ({samples} in all), recipe '{plan.base.name}'"
     )
     notes = []
-    if not plan.from_rows and any(arm.augmented for arm in plan.arms):
-        notes.append(
-            "Crops of scene files do not avoid the held-out focal lengths, as the augmentation of rows does: "
-            "'held out' means here that no image was rendered so."
-        )
     found = report(plan.experiment, plan.arms, results, settings=settings, notes=notes)
     for name, content in (
         ("table.txt", text(found) + "\n"),

@@ -4,140 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data.packing import PackedQuestion, pack
 from spatial_mllm_training.data.pictures import Viewer
 from spatial_mllm_training.multispa.rows import read_rows, to_table
-from spatial_mllm_training.multispa.run import make_dataset
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import SpatialConfig
-from spatial_mllm_training.sources.simulated import find_scenes
 from spatial_mllm_training.train import main
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.objective import Objective
-from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
-
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<img>",
-    "</img>",
-    "<IMG_CONTEXT>",
-)
-RECIPE_OF = {"qwen2_5_vl": "qwen2_5_vl_3b_lora", "internvl": "internvl3_1b_lora"}
-
-
-def stock_config(family, ids, size):
-    import transformers as tf
-
-    text = {
-        "vocab_size": size,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "bos_token_id": None,
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-    }
-    if family == "internvl":
-        tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-        return tf.InternVLConfig(
-            text_config={"model_type": "qwen2", **text},
-            vision_config={**tower, "image_size": (112, 112), "patch_size": (14, 14)},
-            image_token_id=ids["<IMG_CONTEXT>"],
-            image_seq_length=16,
-        )
-    return tf.Qwen2_5_VLConfig(
-        text_config={
-            **text,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "num_heads": 2,
-            "intermediate_size": 48,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [1],
-            "window_size": 56,
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-    )
-
-
-@pytest.fixture(params=sorted(RECIPE_OF))
-def published(request, tmp_path):
-    """(recipe, folder of a checkpoint of a few thousand parameters with a tokenizer of bytes)."""
-    from spatial_mllm_training.model.families import FAMILIES
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    folder = tmp_path / "checkpoint"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>").save_pretrained(folder)
-    torch.manual_seed(0)
-    stock = stock_config(request.param, tokenizer.get_vocab(), tokenizer.get_vocab_size())
-    FAMILIES[request.param].stock_class()(stock).save_pretrained(folder)
-    recipe = dataclasses.replace(
-        RECIPES[RECIPE_OF[request.param]](),
-        steps=2,
-        batch=2,
-        accumulate=1,
-        workers=0,
-        checkpoint_steps=1,
-        validate_batches=1,
-        log_steps=1,
-    )
-    return recipe, folder
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    out = tmp_path_factory.mktemp("published") / "rows"
-    wanted = dict.fromkeys(("depth_estimation_coor", "total_distance"), 6)
-    make_dataset(find_scenes(FIXTURES), out, wanted, split=None, quiet=True)
-    assert set(wanted) <= set(tasks.names())
-    return out
+from spatial_mllm_training.training_loop.setup import build_learner
 
 
 @pytest.fixture
-def paths(rows, published, tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((90, 120, 3), 120, np.uint8))
-    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Grey."}]
-    (tmp_path / "talk.json").write_text(json.dumps([{"image": "a.png", "conversations": talk}]))
-    return DataPaths(
-        rows=(rows,),
-        held_out_rows=(rows,),
-        depth=(("simulated", FIXTURES),),
-        general=tmp_path / "talk.json",
-        checkpoint=published[1],
-    )
+def paths(published_paths):
+    return published_paths
 
 
 def test_what_is_frozen_and_what_is_trained(published):

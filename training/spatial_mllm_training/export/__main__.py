@@ -1,8 +1,11 @@
-"""Turn a run folder into a verified model bundle.
+"""Turn a run folder into what is used: a verified bundle, or the files of a run on a published checkpoint.
 
     python -m spatial_mllm_training.export --run runs/tiny --out models/spatial-mllm-mini --version 0.1.0
+    python -m spatial_mllm_training.export --run runs/qwen --out exported/qwen --merge
 
-The folder is written beside its place, checked by loading it with the runtime, then moved in.
+A run of a small model gives a bundle that the runtime serves. A run on a published checkpoint gives additions,
+a LoRA adapter in peft's format and, with --merge, a stock checkpoint with the adapter in its weights.
+The folder is written beside its place, checked by loading a bundle with the runtime, then moved in.
 """
 
 from __future__ import annotations
@@ -10,51 +13,120 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
-from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.model.bundle import MANIFEST
+from spatial_mllm_training.export import published
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
 
 
-def main() -> None:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command's arguments."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m spatial_mllm_training.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder of `train`")
     parser.add_argument(
-        "--out", type=Path, required=True, help="bundle folder to write; replaced when it exists"
+        "--out", type=Path, required=True, help="folder to write; an earlier export there is replaced"
     )
-    parser.add_argument("--version", default="0.1.0")
-    parser.add_argument("--metrics", type=Path, help="JSON file of held-out figures for the manifest")
-    parser.add_argument("--notes", type=Path, help="Markdown for the model card: what was measured elsewhere")
-    args = parser.parse_args()
+    bundle = parser.add_argument_group("a run of a small model")
+    bundle.add_argument("--version", default="0.1.0")
+    bundle.add_argument("--metrics", type=Path, help="JSON file of held-out figures for the manifest")
+    bundle.add_argument("--notes", type=Path, help="Markdown for the model card: what was measured elsewhere")
+    files = parser.add_argument_group("a run on a published checkpoint")
+    files.add_argument("--merge", action="store_true", help="also write the merged stock checkpoint")
+    files.add_argument(
+        "--checkpoint", type=Path, help="folder of the base, as for `train` (default: the recipe's hub name)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    arguments = parse_arguments(argv)
+    out: Path = arguments.out
+    part = out.with_name(f".{out.name}.part")
     try:
-        model, config, tokenizer, progress = load_run(args.run)
-        subtasks = claimed_subtasks(args.run)
+        _check_replaceable(out)
+        of_published = published.run_config(arguments.run).published is not None
+        if (arguments.merge or arguments.checkpoint) and not of_published:
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE,
+                f"'{arguments.run}' is a run of a small model: --merge and --checkpoint are for published ones",
+            )
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (_write_files if of_published else _write_bundle)(arguments, part)
+        if out.exists():
+            shutil.rmtree(out)
+        part.rename(out)
     except SpatialError as error:
-        raise SystemExit(error.sentence) from None
-    metrics = json.loads(args.metrics.read_text()) if args.metrics else {}
-    part = args.out.with_name(args.out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+        print(error.sentence, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"'{out}' cannot be written ({error.strerror or error})", file=sys.stderr)
+        return 2
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    print(f"{out}: {total / 1e6:.1f} MB")
+    return 0
+
+
+def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
+    metrics: dict[str, Any] = json.loads(_text(arguments.metrics) or "{}")
+    notes = _text(arguments.notes)
+    model, config, tokenizer, progress = load_run(arguments.run)
     write_bundle(
         model,
         config,
         tokenizer,
         part,
-        name=args.out.name,
-        version=args.version,
-        subtasks=subtasks,
+        name=arguments.out.name,
+        version=arguments.version,
+        subtasks=claimed_subtasks(arguments.run),
         progress=progress,
         metrics=metrics,
-        notes=args.notes.read_text() if args.notes else "",
+        notes=notes,
     )
-    if args.out.exists():
-        shutil.rmtree(args.out)
-    part.rename(args.out)
-    total = sum(f.stat().st_size for f in args.out.iterdir())
-    print(f"{args.out}: {total / 1e6:.1f} MB")
+
+
+def _write_files(arguments: argparse.Namespace, part: Path) -> None:
+    run = published.open_run(arguments.run, arguments.checkpoint)
+    for name in published.write_files(run, part, merge=arguments.merge):
+        print(f"{arguments.out / name}")
+
+
+def _text(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        text = file.read_text()
+        if file.suffix == ".json":
+            json.loads(text)
+        return text
+    except OSError as error:
+        raise SpatialError(
+            ErrorCode.MODEL_MISSING, f"'{file}' cannot be read ({error.strerror or error})"
+        ) from None
+    except ValueError as error:
+        raise SpatialError(ErrorCode.BAD_MANIFEST, f"'{file}' is not JSON: {error}") from None
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise OUTPUT_EXISTS for a folder that is no earlier export: it is somebody's."""
+    ours = (MANIFEST, published.ADDITIONS)
+    if out.exists() and not any((out / name).is_file() for name in ours) and any(out.iterdir()):
+        raise SpatialError(
+            ErrorCode.OUTPUT_EXISTS,
+            f"'{out}' holds no earlier export and is not replaced; name another folder",
+        )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

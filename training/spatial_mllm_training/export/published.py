@@ -87,7 +87,11 @@ def open_run(run: Path, checkpoint: Path | None = None) -> PublishedRun:
         raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' holds no checkpoint; train first")
     learner = build_learner(config, checkpoint)
     model = learner.model
-    checkpoints.check(found, adapting.identity(model))
+    place = str(checkpoint or config.published.checkpoint)
+    if not adapting.identity(model).items() <= found.belongs_to.items():
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE, f"'{run}' was trained on other weights than those of '{place}'"
+        )
     weights = {**found.weights(), **found.average()}
     known = {name for name, p in model.named_parameters() if p.requires_grad}
     if weights.keys() != known:
@@ -96,7 +100,6 @@ def open_run(run: Path, checkpoint: Path | None = None) -> PublishedRun:
             ErrorCode.MODEL_SIGNATURE, f"'{found.folder}' is not of the model in config.json: see {other}"
         )
     model.load_state_dict(weights, strict=False)  # what is missing is frozen
-    place = str(checkpoint or config.published.checkpoint)
     return PublishedRun(
         adapting.served(model), config, config.published, learner.tokenizer, place, found.progress.step
     )

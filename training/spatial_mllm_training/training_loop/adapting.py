@@ -57,7 +57,7 @@ def lora_config(config: PublishedConfig) -> Any:
 
 def identity(model: CameraAwareVLM) -> dict[str, str]:
     """What trained tensors of a published model belong to, asked of one that is not trained yet."""
-    return {"family": model.family.name, "base sha256": base_digest(model) or "not known"}
+    return {"family": model.family.name, "base weights": (base_digest(model) or "not known")[:16]}
 
 
 def served(model: CameraAwareVLM) -> CameraAwareVLM:

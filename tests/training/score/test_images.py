@@ -57,6 +57,8 @@ def test_images_are_spread_over_scenes_and_the_same_each_time(folder):
     assert len(images.draw(refs, 2, seed=0)) == 2
     assert sum(len(p) for _, p in images.draw(refs, 1000, seed=0)) == 30, "no more than there are"
     assert images.draw(refs, 0, seed=0) == []
+    turns = [p.scene for _, places in images.in_turn(picked) for p in places]
+    assert len(turns) == 15 and len(set(turns[:5])) == 5 and turns[:5] == turns[5:10]
     notes: list[str] = []
     read = list(images.posed(picked, notes))
     assert [(i.place.scene, i.place.frame) for i in read] == names and not notes

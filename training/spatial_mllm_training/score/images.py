@@ -110,6 +110,12 @@ def draw(refs: Sequence[SceneRef], images: int, seed: int) -> list[tuple[SceneRe
     return picked
 
 
+def in_turn(picked: Sequence[tuple[SceneRef, list[Place]]]) -> list[tuple[SceneRef, list[Place]]]:
+    """One image of every scene, then the next: the first few are of many scenes."""
+    most = max((len(places) for _, places in picked), default=0)
+    return [(ref, [places[i]]) for i in range(most) for ref, places in picked if i < len(places)]
+
+
 def posed(picked: Sequence[tuple[SceneRef, list[Place]]], notes: list[str]) -> Iterator[PosedImage]:
     """The images that open, one at a time; a sentence in `notes` for each that does not."""
     count = sum(len(places) for _, places in picked)

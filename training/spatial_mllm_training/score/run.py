@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,11 +87,11 @@ def measure(plan: Plan, plots: Plots) -> Record:
     """
     model = SpatialModel.load(plan.bundle)
     sets = images.scene_sets(plan.scenes, plan.seeds)
-    tested = len(sets.known_cameras) + len(sets.other_cameras)
+    tested = sorted(r.seed or 0 for r in (*sets.known_cameras, *sets.other_cameras))
     record = Record(
         model.name,
-        f"{tested} held-out scenes ({len(sets.other_cameras)} of them with held-out cameras), "
-        f"seeds {plan.seeds.start}:{plan.seeds.stop}, seed {plan.seed} of every choice",
+        f"{len(tested)} held-out scenes ({len(sets.other_cameras)} of them with held-out cameras), "
+        f"seeds {tested[0]} to {tested[-1]}, seed {plan.seed} of every choice",
         f"{len(sets.training)} simulated training scenes",
     )
     # first, since a wrong file should not cost minutes
@@ -118,7 +117,7 @@ def measure(plan: Plan, plots: Plots) -> Record:
             # too narrow ones are passed over, so there are more than are needed
             picked = images.draw(refs, 4 * plan.slope_images, plan.seed)
             tilted = slope.judge(
-                images.posed(_in_turn(picked), record.notes), predict,
+                images.posed(images.in_turn(picked), record.notes), predict,
                 None if blind_depth is None else blind_depth.predict,
                 size=(model.manifest.width, model.manifest.height), limit=plan.slope_images, seed=plan.seed,
             )  # fmt: skip
@@ -145,12 +144,6 @@ def measure(plan: Plan, plots: Plots) -> Record:
         if found_real.traces.usable:
             plots.trends[recording.name] = found_real.traces
     return record
-
-
-def _in_turn(picked: Sequence[Any]) -> list[Any]:
-    """One image of every scene, then the next: few images are of many scenes."""
-    most = max((len(places) for _, places in picked), default=0)
-    return [(ref, [places[i]]) for i in range(most) for ref, places in picked if i < len(places)]
 
 
 def _questions(plan: Plan, model: SpatialModel) -> questions.Answers | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -13,12 +14,14 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
+from spatial_mllm_training.export.__main__ import main as export
 from spatial_mllm_training.export.write_bundle import load_run
 from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD
 from spatial_mllm_training.model.preprocess import normalised, reframed
 from spatial_mllm_training.probe.problems import ProbeProblem
 from spatial_mllm_training.probe.tapped import fitted, open_published, open_run
+from spatial_mllm_training.training_loop.loop import run
 
 GRID_H, GRID_W = 9, 12
 
@@ -87,7 +90,7 @@ def test_fitted_takes_the_camera_along():
 
 
 def test_a_folder_that_is_no_run_is_named(small_run, tmp_path):
-    with pytest.raises(ProbeProblem, match=r"holds no config.json; it is not a run folder"):
+    with pytest.raises(SpatialError, match=r"holds no config.json; it is not a run folder"):
         open_run(tmp_path)
     shutil.copy(small_run / "config.json", tmp_path)
     with pytest.raises(SpatialError, match=r"holds no checkpoint"):
@@ -99,7 +102,7 @@ def test_a_folder_that_is_no_run_is_named(small_run, tmp_path):
         open_run(tmp_path / "torn")
     shutil.copytree(small_run, tmp_path / "half")
     (tmp_path / "half" / "config.json").write_text("{")
-    with pytest.raises(ProbeProblem, match=r"the run '.*half' does not load"):
+    with pytest.raises(SpatialError, match=r"half/config.json' cannot be read"):
         open_run(tmp_path / "half")
 
 
@@ -133,3 +136,40 @@ def test_a_published_checkpoint_is_probed_with_additions_that_change_nothing(sma
     assert open_published(str(tmp_path / "stock"), size=(96, 48)).fingerprint != opened.fingerprint
     with pytest.raises(SpatialError, match="no configuration of a model"):
         open_published(str(tmp_path / "nothing"))
+
+
+def test_a_run_on_a_published_checkpoint_is_probed_like_its_exported_files(
+    published, published_paths, tmp_path
+):
+    recipe, base = published
+    changes = {"steps": 2, "learning_rate": 1e-2, "decoder_learning_rate": 1e-2, "precision": "fp32"}
+    mix = dataclasses.replace(recipe.mix, general=0.0)
+    run(
+        dataclasses.replace(recipe, mix=mix, **changes),
+        published_paths,
+        tmp_path / "run",
+        cpu=True,
+        quiet=True,
+    )
+    opened = open_run(tmp_path / "run", checkpoint=base)
+    assert opened.name == "run at step 2" and (opened.width, opened.height) == (448, 336)
+    command = ["--run", str(tmp_path / "run"), "--checkpoint", str(base), "--out", str(tmp_path / "out")]
+    assert export(command) == 0
+    files = {"additions": tmp_path / "out" / "additions.safetensors", "adapter": tmp_path / "out" / "adapter"}
+    from_files = open_published(str(base), **files)
+    assert from_files.name == "checkpoint with additions.safetensors with adapter"
+    camera = CameraModel.from_fov(448, 336, hfov_rad=1.0)
+    image = [np.random.default_rng(2).integers(0, 255, (336, 448, 3), np.uint8)]
+    taps = opened.taps(image, [camera])
+    assert torch.equal(taps, from_files.taps(image, [camera]))
+    assert not torch.allclose(taps, open_published(str(base)).taps(image, [camera]), atol=1e-3)
+    seen = opened.perceive(Frame(1, "optical", image[0], camera))
+    assert seen.depth_m.shape == (336, 448) and (seen.depth_m > 0).all()
+    before = opened.fingerprint
+    run(
+        dataclasses.replace(recipe, mix=mix, **{**changes, "steps": 3}),
+        published_paths,
+        tmp_path / "run",
+        cpu=True,
+    )
+    assert open_run(tmp_path / "run", checkpoint=base).fingerprint != before

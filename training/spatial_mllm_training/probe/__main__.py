@@ -30,10 +30,14 @@ def run_depth(arguments: argparse.Namespace) -> int:
     _positive(arguments, "frames", "hidden", "epochs", "batch", "max_depth")
     refs = _refs(arguments)
     if arguments.run:
-        model = tapped.open_run(arguments.run, device=device)
+        model = tapped.open_run(arguments.run, checkpoint=arguments.checkpoint, device=device)
     else:
         model = tapped.open_published(
-            arguments.model, additions=arguments.additions, size=_size(arguments.size), device=device
+            arguments.model,
+            additions=arguments.additions,
+            adapter=arguments.adapter,
+            size=_size(arguments.size),
+            device=device,
         )
     splits = ("train", arguments.held_out)
     picked, skipped = images.pick(refs, per_scene=arguments.frames, splits=splits)
@@ -216,7 +220,7 @@ def _lifter(arguments: argparse.Namespace) -> Any:
         return SpatialModel.load(arguments.bundle)
     from spatial_mllm_training.probe.tapped import open_run
 
-    return open_run(arguments.run)
+    return open_run(arguments.run, checkpoint=arguments.checkpoint)
 
 
 def _refs(arguments: argparse.Namespace) -> list[SceneRef]:

@@ -14,6 +14,8 @@ _EXAMPLES = """examples:
       --scenes simulated data/scenes --hidden 64 --out probes/tiny
   python -m spatial_mllm_training.probe depth --model Qwen/Qwen2.5-VL-3B-Instruct \\
       --scenes scannet scans --out probes/qwen
+  python -m spatial_mllm_training.probe depth --run runs/qwen --checkpoint Qwen2.5-VL-3B-Instruct \\
+      --scenes scannet scans --out probes/trained
   python -m spatial_mllm_training.probe lift --bundle models/spatial-mllm-mini --scenes rosbag sample_bags/hololens \\
       --out lifted --rrd
   python -m spatial_mllm_training.probe quality --data data/multispa-sim --lifting lifted/images.jsonl \\
@@ -49,6 +51,8 @@ def _depth(verb: argparse.ArgumentParser) -> None:
     model.add_argument("--run", type=Path, help="run folder of train")
     model.add_argument("--model", help="published checkpoint, folder or hub name; it stays frozen")
     verb.add_argument("--additions", type=Path, help="trained additions beside --model")
+    verb.add_argument("--adapter", type=Path, help="folder of a LoRA adapter beside --model")
+    _base(verb)
     verb.add_argument(
         "--size", help="WIDTHxHEIGHT px that images are brought to for --model (default 448x336)"
     )
@@ -75,6 +79,7 @@ def _lift(verb: argparse.ArgumentParser) -> None:
     model = verb.add_mutually_exclusive_group(required=True)
     model.add_argument("--bundle", type=Path, help="bundle folder, lifted with the runtime that serves it")
     model.add_argument("--run", type=Path, help="run folder of train")
+    _base(verb)
     _scenes(verb, frames=6)
     verb.add_argument("--split", choices=[*SPLITS, "all"], default="all", help="which scenes (default all)")
     verb.add_argument("--data", type=Path, help="lift exactly the frames that this data set's rows show")
@@ -83,6 +88,14 @@ def _lift(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--points", type=int, default=200_000, help="most points of a cloud (default 200000)")
     verb.add_argument("--rrd", action="store_true", help="also write a rerun recording of each scene")
+
+
+def _base(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="folder of the base of a --run on a published model, as for train (default: its hub name)",
+    )
 
 
 def _scenes(verb: argparse.ArgumentParser, *, frames: int) -> None:

@@ -8,14 +8,15 @@ initialisation and change nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from spatial_mllm_core.camera import CameraModel
@@ -23,11 +24,15 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_core.model.spatial_model import Perception
+from spatial_mllm_training.model import adapter_file
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.preprocess import Framing, normalised, reframed, token_rays
 from spatial_mllm_training.model.prompt_cameras import PromptCameras
 from spatial_mllm_training.probe.problems import ProbeProblem
+
+if TYPE_CHECKING:
+    from spatial_mllm_training.export.published import PublishedRun
 
 #: Size at which a published checkpoint looks at the probe's images unless told otherwise, px.
 PUBLISHED_SIZE = (448, 336)
@@ -140,49 +145,67 @@ def fitted(
     return np.ascontiguousarray(resized, np.uint8), camera.resized(width, height)
 
 
-def open_run(run: Path, *, device: str = "cpu") -> VlmTaps:
+def open_run(run: Path, *, checkpoint: Path | None = None, device: str = "cpu") -> VlmTaps:
     """The weights of a run folder that `train` wrote, averaged where the run averages.
 
+    Args:
+        checkpoint: folder of the base of a run on a published model; None: the recipe's name on the hub.
+
     Raises:
-        SpatialError: MODEL_MISSING or MODEL_SIGNATURE for its checkpoint. ProbeProblem: no run, or one
-            that does not load.
+        SpatialError: MODEL_MISSING or MODEL_SIGNATURE for its configuration, checkpoint or base.
+        ProbeProblem: one that does not load.
     """
+    from spatial_mllm_training.export import published
     from spatial_mllm_training.export.write_bundle import load_run
 
-    if not (run / "config.json").is_file():
-        raise ProbeProblem(f"'{run}' holds no config.json; it is not a run folder that train wrote")
     try:
+        if published.run_config(run).published is not None:
+            return _published_run(published.open_run(run, checkpoint), run.name, device)
         model, config, tokenizer, progress = load_run(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProbeProblem(f"the run '{run}' does not load: {error}") from None
-    if config.published is None:
-        size, prompt = (config.data.width, config.data.height), PromptFormat()
-        texts = (prompt.frame_prefix.format(index=1), prompt.frame_suffix)
-    else:
-        size, texts = (
-            config.rows.size or PUBLISHED_SIZE,
-            (model.family.PLACEHOLDER[0], model.family.PLACEHOLDER[2]),
-        )
-    before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    prompt = PromptFormat()
     return VlmTaps(
         model,
-        (before, model.family.visual_token_id(model.hf.config), after),
+        _around(model, tokenizer, (prompt.frame_prefix.format(index=1), prompt.frame_suffix)),
         name=f"{run.name} at step {progress['steps']}",
-        fingerprint=_weights_digest(model),
-        size=size,
+        fingerprint=_weights_digest(model.state_dict()),
+        size=(config.data.width, config.data.height),
         device=device,
         serves_depth_head=config.depth_weight > 0,
     )
+
+
+def _published_run(run: PublishedRun, name: str, device: str) -> VlmTaps:
+    model, config = run.model, run.config
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return VlmTaps(
+        model,
+        _around(model, run.tokenizer, (model.family.PLACEHOLDER[0], model.family.PLACEHOLDER[2])),
+        name=f"{name} at step {run.step}",
+        fingerprint=f"{adapter_file.base_digest(model)} {_weights_digest(trained)}",
+        size=config.rows.size or PUBLISHED_SIZE,
+        device=device,
+        serves_depth_head=config.depth_weight > 0,
+    )
+
+
+def _around(
+    model: CameraAwareVLM, tokenizer: Tokenizer, texts: tuple[str, str]
+) -> tuple[list[int], int, list[int]]:
+    before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    return before, model.family.visual_token_id(model.hf.config), after
 
 
 def open_published(
     path_or_name: str,
     *,
     additions: Path | None = None,
+    adapter: Path | None = None,
     size: tuple[int, int] | None = None,
     device: str = "cpu",
 ) -> VlmTaps:
-    """A checkpoint of a supported family from a folder or the hub, with or without trained additions.
+    """A checkpoint of a supported family from a folder or the hub, with or without what was trained for it.
 
     Args:
         size: (width, height) px to which every image is brought before the checkpoint's own processing.
@@ -194,7 +217,7 @@ def open_published(
 
     from spatial_mllm_training.model.checkpoint import load
 
-    model = load(path_or_name, additions=additions, dtype="auto")
+    model = load(path_or_name, additions=additions, adapter=adapter, dtype="auto")
     texts, visual = model.family.PLACEHOLDER, model.family.visual_token_id(model.hf.config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path_or_name)
@@ -209,11 +232,12 @@ def open_published(
     before, after = (tokenizer.encode(texts[i], add_special_tokens=False) for i in (0, 2))
     folder = Path(path_or_name)
     weights = sorted(folder.glob("*.safetensors")) + ([additions] if additions else [])
+    weights += [adapter / adapter_file.WEIGHTS] if adapter else []
     marks = [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in weights]
     return VlmTaps(
         model,
         (before, visual, after),
-        name=folder.name if additions is None else f"{folder.name} with {additions.name}",
+        name=" with ".join([folder.name, *(part.name for part in (additions, adapter) if part)]),
         fingerprint=" ".join([str(path_or_name), *marks]),
         size=size or PUBLISHED_SIZE,
         device=device,
@@ -224,9 +248,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _weights_digest(model: CameraAwareVLM) -> str:
+def _weights_digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

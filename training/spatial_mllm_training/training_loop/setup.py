@@ -18,10 +18,11 @@ from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.data.pictures import Viewer
 from spatial_mllm_training.data.rows_stream import RowSource
 from spatial_mllm_training.data.tokenizer import build_tokenizer
+from spatial_mllm_training.model import attention
 from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.checkpoint import load
-from spatial_mllm_training.model.families.qwen2_5_vl import use_linear_patch_embed
+from spatial_mllm_training.model.families.qwen2_5_vl import use_batched_attention, use_linear_patch_embed
 from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes.config import PublishedConfig, TrainConfig
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
@@ -86,6 +87,8 @@ def build_learner(
     model = build_model(config.model, tokenizer, heads=heads_of(config))
     model.camera_dropout.rate = config.model_camera_dropout
     use_linear_patch_embed(model.hf)
+    use_batched_attention(model.hf)
+    model.hf.set_attn_implementation(attention.NAME)
     model.depth_head.to(memory_format=torch.channels_last)
     form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"))
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))

@@ -6,13 +6,20 @@ cut, nothing is added.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    apply_rotary_pos_emb_vision,
+    eager_attention_forward,
+)
+from transformers.utils.generic import is_flash_attention_requested
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.model.families.base import check_size, language_model
@@ -120,6 +127,46 @@ def use_linear_patch_embed(hf: nn.Module) -> None:
         return functional.linear(patches.to(embed.proj.weight.dtype), embed.proj.weight.flatten(1))
 
     embed.forward = forward
+
+
+def use_batched_attention(hf: nn.Module) -> None:
+    """Let the vision tower attend within all images of one size at once.
+
+    The stock layers cut the batch into images and call their attention on one after the other. Images or
+    windows of several lengths still go that way; weights and results stay the same.
+    """
+    for block in hf.model.visual.blocks:
+        block.attn.forward = functools.partial(_attend, block.attn, block.attn.forward)
+
+
+def _attend(
+    attention: nn.Module,
+    stock: Callable[..., Tensor],
+    hidden_states: Tensor,
+    cu_seqlens: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    **kwargs: Any,
+) -> Tensor:
+    lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).tolist()
+    if len(set(lengths)) != 1 or is_flash_attention_requested(attention.config):
+        return stock(hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
+    total = hidden_states.shape[0]
+    shape = (total, 3, attention.num_heads, -1)
+    query, key, value = attention.qkv(hidden_states).reshape(shape).permute(1, 0, 2, 3).unbind(0)
+    query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+    interface = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention.config._attn_implementation, eager_attention_forward
+    )
+    per_image = (len(lengths), lengths[0], attention.num_heads, -1)
+    out, _ = interface(
+        attention,
+        *(x.to(value.dtype).reshape(per_image).transpose(1, 2) for x in (query, key, value)),
+        attention_mask=None,
+        scaling=attention.scaling,
+        dropout=attention.attention_dropout if attention.training else 0.0,
+        is_causal=False,
+    )
+    return attention.proj(out.reshape(total, -1))
 
 
 def patchify(images_BCHW: Tensor, *, patch: int, merge: int, temporal: int) -> Tensor:

@@ -30,7 +30,7 @@ def matmul_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """(B, S, H, D) by the rules of transformers' `sdpa_attention_forward`; H is a multiple of K."""
-    batch, heads, length, width = query_BHSD.shape
+    heads, length, width = query_BHSD.shape[1:]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     implied_mask = attention_mask is None and causal and length > 1
     if query_BHSD.device.type != "cpu" or query_BHSD.dtype != torch.bfloat16 or dropout or implied_mask:

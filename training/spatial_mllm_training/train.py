@@ -11,7 +11,9 @@ import torch
 
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
+from spatial_mllm_training.recipes.config import DistillationConfig
 from spatial_mllm_training.sources import SceneProblem
+from spatial_mllm_training.teachers import TEACHERS
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.memory import plan
 from spatial_mllm_training.training_loop.setup import DataPaths
@@ -21,6 +23,8 @@ _EXAMPLES = """examples:
   python -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora --plan
   accelerate launch --config_file fsdp.yaml -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora \
       --rows data/multispa --depth simulated data/scenes --general llava.json --out runs/qwen
+  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/taught \\
+      --teacher specialist --teacher-weights runs/teacher
   torchrun --nproc-per-node 2 -m spatial_mllm_training.train --recipe tiny_cpu --threads 1 \\
       --scenes data/scenes --out runs/tiny
 """
@@ -62,6 +66,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", type=Path, help="folder of the published model, instead of its hub name"
     )
+    parser.add_argument(
+        "--teacher",
+        choices=[name for name in TEACHERS if name != "ground_truth"],
+        help="learn this teacher's features, whatever the recipe says",
+    )
+    parser.add_argument(
+        "--teacher-weights",
+        default="",
+        metavar="PATH",
+        help="file, folder or name of its weights (default: the published ones; a specialist has none)",
+    )
+    parser.add_argument(
+        "--teacher-cache", type=Path, help="keep what it says here; for recipes that change no image"
+    )
     parser.add_argument("--out", type=Path, help="run folder; an existing run is resumed")
     parser.add_argument(
         "--plan",
@@ -85,6 +103,9 @@ def configured(config: TrainConfig, arguments: argparse.Namespace) -> TrainConfi
     changes = {
         name: value for name in ("minutes", "steps") if (value := getattr(arguments, name)) is not None
     }
+    if arguments.teacher is not None:
+        distillation = config.distillation or DistillationConfig()
+        changes["distillation"] = dataclasses.replace(distillation, teacher=arguments.teacher)
     return dataclasses.replace(config, **changes)
 
 
@@ -100,10 +121,20 @@ def main(argv: list[str] | None = None) -> int:
         general=arguments.general,
         general_images=arguments.general_images,
         checkpoint=arguments.checkpoint,
+        teacher_weights=arguments.teacher_weights,
+        teacher_cache=arguments.teacher_cache,
     )
+    if config.distillation is None and (arguments.teacher_weights or arguments.teacher_cache):
+        print(
+            f"recipe '{config.name}' follows no teacher: say with --teacher which one the weights are of",
+            file=sys.stderr,
+        )
+        return 2
     try:
         if arguments.plan:
             print(plan(config, checkpoint=arguments.checkpoint).text())
+            if config.distillation is not None:
+                print("\nThe teacher and its projector are not counted.")
             return 0
         run(
             config,

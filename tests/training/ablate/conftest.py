@@ -11,6 +11,7 @@ import torch
 
 from spatial_mllm_training.ablate.micro import micro
 from spatial_mllm_training.multispa.run import make_dataset
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED
 from spatial_mllm_training.sources.simulated import find_scenes
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"
@@ -30,7 +31,12 @@ def scenes(tmp_path_factory, write_scene):
     folder = tmp_path_factory.mktemp("ablate") / "scenes"
     folder.mkdir()
     for seed in (1, 2, 100_000, 100_100, 100_101):
-        write_scene(folder / f"scene_{seed:08d}.npz", seed)
+        file = folder / f"scene_{seed:08d}.npz"
+        write_scene(file, seed)
+        if seed < FIRST_TEST_SEED:  # the conftest's camera sees 63 degrees, which no training image may
+            with np.load(file) as scene:
+                k = scene["k"] * np.array([[0.8], [0.8], [1.0]]) + np.array([[0, 0, 26], [0, 0, 18], [0, 0, 0]])
+                np.savez(file, **{**scene, "k": k})
     return folder
 
 

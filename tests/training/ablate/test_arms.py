@@ -9,6 +9,7 @@ import pytest
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.ablate.arms import EXPERIMENTS, configured, experiment
 from spatial_mllm_training.recipes import TrainConfig
+from spatial_mllm_training.recipes.config import DistillationConfig
 
 GROUPS = ("depth_value", "camera_translation_vector")
 
@@ -16,10 +17,9 @@ GROUPS = ("depth_value", "camera_translation_vector")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_arms_have_equal_models_samples_steps_and_optimisers(name, tiny):
     found = experiment(name, from_rows=True, groups=GROUPS)
-    arms = [arm for arm in found.arms if not arm.distilled]
-    configs = [configured(arm, tiny, seed=4, steps=9, from_rows=True) for arm in arms]
+    configs = [configured(arm, tiny, seed=4, steps=9, from_rows=True) for arm in found.arms]
     assert len({arm.name for arm in found.arms}) == len(found.arms) >= 3
-    free = {"name", "model_camera_dropout", "depth_weight", "spatial", "data", "rows"}
+    free = {"name", "model_camera_dropout", "depth_weight", "spatial", "distillation", "data", "rows"}
     for config in configs:
         for field in dataclasses.fields(TrainConfig):
             if field.name not in free:
@@ -48,12 +48,17 @@ def test_text_alone_trains_no_head(tiny):
     assert points.spatial.tasks == ("points",) and points.depth_weight == 0.0
 
 
-def test_a_distilled_arm_takes_the_settings_or_says_what_is_missing(tiny):
-    (arm,) = experiment("camera").chosen(["prior"])
-    with pytest.raises(SpatialError, match=r"'prior' learns a teacher's features.*--arms"):
-        configured(arm, tiny, seed=0, steps=1, from_rows=False)
-    config = configured(arm, tiny, seed=0, steps=1, from_rows=False, distillation={"text_weight": 0.5})
-    assert config.text_weight == 0.5
+def test_a_distilled_arm_follows_a_teacher_and_is_told_no_more_than_the_others(tiny):
+    arms = {a.name: a for a in experiment("camera").arms}
+    make = lambda name: configured(arms[name], tiny, seed=0, steps=1, from_rows=False)  # noqa: E731
+    assert make("prior").distillation == make("all").distillation == DistillationConfig()
+    assert make("rgb").distillation is None
+    same = dataclasses.replace(make("prior"), name=make("rgb").name, distillation=None)
+    assert same == make("rgb")
+    heavier = dataclasses.replace(tiny, distillation=DistillationConfig(weight=0.3))
+    assert configured(arms["all"], heavier, seed=0, steps=1, from_rows=False).distillation.weight == 0.3
+    assert configured(arms["rays"], heavier, seed=0, steps=1, from_rows=False).distillation is None
+    assert "told K" in arms["prior"].words and "told K" in arms["all"].words
 
 
 def test_what_cannot_be_compared_is_one_sentence():

@@ -8,15 +8,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.ablate.__main__ import compared, main
+from spatial_mllm_training.ablate.__main__ import compared, main, parse_arguments, planned
 from spatial_mllm_training.ablate.arms import experiment, groups_of
 from spatial_mllm_training.ablate.eval_sets import HELD_OUT, EvalSize
 from spatial_mllm_training.ablate.running import Plan, subtasks_of
 from spatial_mllm_training.training_loop.setup import DataPaths
+from spatial_mllm_training.training_loop.teaching import Lessons
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"
+LESSONS = Lessons(steps=2, hidden=32, layers=4, features=16)
 SIZE = EvalSize(samples=3, slope_images=2, points=5)
 
 
@@ -140,11 +144,71 @@ def test_rows_are_measured_by_group_and_by_depth(plan, rows, held_out_rows):
     assert panels["abs_rel"] == panels["slope"] == ["multi", "depth_value"]
 
 
+def test_distilled_arms_learn_from_one_teacher_that_is_trained_once(plan, capsys):
+    taught = dataclasses.replace(plan, arms=plan.experiment.chosen(["rgb", "prior", "all"]), lessons=LESSONS)
+    found = compared(taught)
+    arms = {c.arm for p in found.panels for c in p.cells}
+    assert arms == {"rgb", "prior", "all"}
+    (teacher,) = (plan.out / "teacher").glob("*/specialist.safetensors")
+    written = teacher.stat().st_mtime_ns
+    (note,) = (n for n in found.notes if "teacher" in n)
+    figures = json.loads(teacher.with_name("specialist.json").read_text())["held_out"]
+    assert f"AbsRel {figures['abs_rel']:.3f}" in note and "told K" in note
+    line = json.loads((plan.folder / "prior/seed-0/metrics.jsonl").read_text().splitlines()[0])
+    assert "distillation_loss" in line
+    said = capsys.readouterr().out
+    assert said.count("a specialist of") == 1
+    supervised = experiment("supervision")
+    other = dataclasses.replace(
+        taught, experiment=supervised, arms=supervised.chosen(["distillation", "all"]), seeds=(0,)
+    )
+    compared(other)  # another experiment has the same teacher
+    assert teacher.stat().st_mtime_ns == written and "a specialist of" not in capsys.readouterr().out
+    compared(
+        dataclasses.replace(
+            other, paths=dataclasses.replace(other.paths, teacher_weights=str(teacher.parent))
+        )
+    )
+    weights = dict(load_file(teacher))
+    weights["patches.bias"] += 1.0
+    with safe_open(str(teacher), "pt") as file:
+        save_file(weights, str(plan.out / "other.safetensors"), metadata=file.metadata())
+    different = dataclasses.replace(other.paths, teacher_weights=str(plan.out / "other.safetensors"))
+    with pytest.raises(SpatialError, match="holds a run that follows another teacher"):
+        compared(dataclasses.replace(other, paths=different))
+
+
+def test_a_teacher_learns_from_rows_as_well(plan, rows, held_out_rows):
+    found = experiment("supervision", from_rows=True)
+    other = dataclasses.replace(
+        plan,
+        experiment=found,
+        arms=found.chosen(["all"]),
+        seeds=(0,),
+        paths=DataPaths(rows=(rows,), depth=(("simulated", rows.parent / "scenes"), ("simulated", FIXTURES))),
+        test_rows=(held_out_rows,),
+        lessons=LESSONS,
+    )
+    compared(other)
+    (record,) = (plan.out / "teacher").glob("*/specialist.json")
+    assert json.loads(record.read_text())["held_out"]["abs_rel"] > 0
+    line = json.loads((other.folder / "all/seed-0/metrics.jsonl").read_text().splitlines()[0])
+    assert {"distillation_loss", "spatial/depth"} <= line.keys()
+
+
+def test_a_teacher_learns_as_long_as_its_pupils_unless_told_otherwise(scenes, tmp_path):
+    command = ["camera", "--scenes", str(scenes), "--out", str(tmp_path)]
+    assert planned(parse_arguments([*command, "--steps", "70"])).lessons == Lessons(steps=70)
+    assert planned(parse_arguments([*command, "--minutes", "4"])).lessons == Lessons(minutes=4.0)
+    both = parse_arguments([*command, "--minutes", "4", "--teacher-minutes", "9"])
+    assert planned(both).lessons == Lessons(minutes=9.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["camera", "--arms", "rag"], "has no arm 'rag'"),
-        (["camera", "--arms", "prior"], "learns a teacher's features"),
+        (["camera", "--arms", "prior", "--teacher", "{empty}"], "there is no specialist at"),
         (["semi"], "give --rows"),
         (["camera", "--arms", "rgb", "--test-scenes", "{empty}"], "holds no scene of a test seed"),
     ],

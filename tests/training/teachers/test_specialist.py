@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
@@ -84,6 +86,27 @@ def test_it_comes_back_from_its_file_and_is_cached(floor_views, tmp_path):
     with torch.no_grad():
         model.patches.bias[0] += 1e-3
     assert SpecialistTeacher(model).weights_hash() != teacher.weights_hash()
+
+
+def test_it_comes_back_from_a_folder_and_from_before_it_could_learn_depth_alone(tmp_path):
+    model = Specialist(dataclasses.replace(TINY, tasks=("depth",)))
+    model.save(tmp_path / "specialist.safetensors")
+    again = Specialist.load(tmp_path)
+    assert again.config == model.config and set(again.dense.decoders) == {"depth"}
+    old = Specialist(TINY)
+    config = dataclasses.asdict(TINY)
+    del config["tasks"]
+    save_file(old.state_dict(), str(tmp_path / "old.safetensors"), {"specialist": json.dumps(config)})
+    assert Specialist.load(tmp_path / "old.safetensors").config == TINY
+    with pytest.raises(ValueError, match="depth at least"):
+        SpecialistConfig(tasks=("rays",))
+
+
+def test_an_image_of_another_size_is_seen_as_pillow_resizes_it():
+    image = np.random.default_rng(0).integers(0, 255, (130, 150, 3), dtype=np.uint8)
+    seen = Specialist(TINY).inputs([View(image)])[0]
+    expected = np.asarray(Image.fromarray(image).resize((64, 48), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(seen[0].permute(1, 2, 0), expected, atol=1.0)
 
 
 def test_files_that_are_no_specialist_are_refused_by_name(tmp_path):

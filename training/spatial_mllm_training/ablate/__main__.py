@@ -17,10 +17,11 @@ from spatial_mllm_training.ablate.eval_sets import EvalSize
 from spatial_mllm_training.ablate.micro import micro
 from spatial_mllm_training.ablate.page import page
 from spatial_mllm_training.ablate.report import Report, report, text
-from spatial_mllm_training.ablate.running import Plan, run_all, subtasks_of
+from spatial_mllm_training.ablate.running import Plan, Tests, run_all, subtasks_of, with_teacher
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.training_loop.setup import DataPaths
+from spatial_mllm_training.training_loop.teaching import Lessons, held_out_figures
 
 _EXAMPLES = """examples:
   python -m spatial_mllm_training.ablate camera --scenes data/scenes --out runs/ablate --minutes 6
@@ -54,6 +55,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         metavar=("KIND", "PATH"),
         help="sources whose depth images are the truth of the rows, as --source of make_multispa",
+    )
+    parser.add_argument(
+        "--teacher",
+        default="",
+        metavar="PATH",
+        help="file or folder of the specialist that distilled arms learn from (default: one is trained once, on the "
+        "training data, into OUT/teacher)",
+    )
+    parser.add_argument(
+        "--teacher-minutes",
+        type=float,
+        help="of its training (default: those of a run, or as many steps as a run has)",
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", nargs="+", default=[], help="only these (default: all)")
@@ -92,8 +105,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--scenes or --rows is needed")
     if arguments.rows and not arguments.test_rows:
         parser.error("--rows needs --test-rows to be measured on")
-    if arguments.minutes is not None and arguments.minutes <= 0:
-        parser.error("--minutes is above 0")
+    for name in ("minutes", "teacher_minutes"):
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            parser.error(f"--{name.replace('_', '-')} is above 0")
     return arguments
 
 
@@ -124,11 +138,13 @@ def planned(arguments: argparse.Namespace) -> Plan:
             scenes=arguments.scenes,
             rows=rows,
             depth=tuple((kind, Path(path)) for kind, path in arguments.depth),
+            teacher_weights=arguments.teacher,
         ),
         out=arguments.out,
         test_scenes=arguments.test_scenes,
         test_rows=tuple(arguments.test_rows),
         minutes=arguments.minutes,
+        lessons=lessons(arguments, base),
         size=EvalSize(
             samples=arguments.test_samples,
             slope_images=arguments.slope_images,
@@ -140,15 +156,25 @@ def planned(arguments: argparse.Namespace) -> Plan:
     )
 
 
+def lessons(arguments: argparse.Namespace, base: TrainConfig) -> Lessons:
+    """How long a teacher learns: as long as its pupils, unless told otherwise."""
+    minutes = arguments.teacher_minutes or arguments.minutes
+    return Lessons(steps=base.steps) if minutes is None else Lessons(minutes=minutes)
+
+
 def compared(plan: Plan) -> Report:
     """Run a plan and write table.txt, results.json and report.html into its folder."""
-    steps, results = run_all(plan)
+    tests = Tests.needed(plan)
+    plan = with_teacher(plan)
+    steps, results = run_all(plan, tests)
     samples = steps * plan.base.batch * plan.base.accumulate
     settings = (
         f"{len(plan.arms)} arms, {len(plan.seeds)} seeds, {steps} steps of {plan.base.batch * plan.base.accumulate} "
         f"samples each ({samples} in all), recipe '{plan.base.name}'"
     )
     notes = []
+    if plan.is_distilled:
+        notes.append(_of_teacher(held_out_figures(Path(plan.paths.teacher_weights))))
     found = report(plan.experiment, plan.arms, results, settings=settings, notes=notes)
     for name, content in (
         ("table.txt", text(found) + "\n"),
@@ -157,6 +183,16 @@ def compared(plan: Plan) -> Report:
     ):
         write_atomically(plan.folder / name, content.encode(), replace=True)
     return found
+
+
+def _of_teacher(figures: dict[str, float]) -> str:
+    told = "The teacher is a specialist that is told K, in every arm that learns from it"
+    if not figures:
+        return f"{told}; how good it is was not measured."
+    return (
+        f"{told}; its own depth on held-out images of the training's cameras: AbsRel {figures['abs_rel']:.3f}, "
+        f"of one constant {figures['blind_abs_rel']:.3f}."
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

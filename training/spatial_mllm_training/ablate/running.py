@@ -2,6 +2,7 @@
 
     <out>/<experiment>/<arm>/seed-0/    the run, as `train` leaves it, and figures.json
     <out>/data/                         parts and variants of the data that arms are trained on
+    <out>/teacher/<key>/                the specialist that distilled arms learn from
 
 What is finished is kept, what was cut short goes on.
 """
@@ -11,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
@@ -25,10 +25,12 @@ from spatial_mllm_training.ablate.measure import Figures, measure
 from spatial_mllm_training.ablate.row_sets import balanced, is_answered, write_part
 from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.export.write_bundle import load_run
-from spatial_mllm_training.recipes.config import TrainConfig
+from spatial_mllm_training.recipes.config import DistillationConfig, MixConfig, TrainConfig
 from spatial_mllm_training.scenes.split import scene_files
+from spatial_mllm_training.training_loop.distilling import build_distiller
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
+from spatial_mllm_training.training_loop.teaching import Lessons, train_teacher
 
 FIGURES = "figures.json"
 _PACE_STEPS = (4, 12)  # the first steps are slower than those that follow
@@ -44,7 +46,8 @@ class Plan:
         paths: data of the training; rows are trained on where there are any, else scenes.
         test_scenes, test_rows: data of the tests.
         minutes: of the slowest arm's run, instead of `base.steps`; all arms get the same steps.
-        distillation: settings of a recipe that make it learn a teacher's features.
+        teacher: identity of the teacher, "" before it is there.
+        lessons: of the teacher of distilled arms, where `paths` name none.
         device: of the measuring; training finds its own unless `cpu`.
     """
 
@@ -58,7 +61,8 @@ class Plan:
     test_rows: tuple[Path, ...] = ()
     minutes: float | None = None
     size: EvalSize = field(default_factory=EvalSize)
-    distillation: Mapping[str, Any] | None = None
+    lessons: Lessons = field(default_factory=Lessons)
+    teacher: str = ""
     cpu: bool = False
     device: str = "cpu"
     quiet: bool = False
@@ -75,9 +79,12 @@ class Plan:
         return self.folder / arm.name / f"seed-{seed}"
 
     def config(self, arm: Arm, seed: int, steps: int) -> TrainConfig:
-        return configured(
-            arm, self.base, seed=seed, steps=steps, from_rows=self.from_rows, distillation=self.distillation
-        )
+        return configured(arm, self.base, seed=seed, steps=steps, from_rows=self.from_rows)
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether any arm needs a teacher."""
+        return any(arm.distilled for arm in self.arms)
 
 
 Results = dict[str, dict[int, Figures]]
@@ -88,18 +95,15 @@ def _say(sentence: str) -> None:
     print(sentence, flush=True)  # runs take hours, and logs are files
 
 
-def run_all(plan: Plan, say: Callable[[str], None] = _say) -> tuple[int, Results]:
+def run_all(plan: Plan, tests: Tests, say: Callable[[str], None] = _say) -> tuple[int, Results]:
     """Train and measure every arm with every seed; returns (steps of a run, figures).
 
+    Args:
+        plan: of `with_teacher`.
+
     Raises:
-        SpatialError: data or settings that cannot be used, said before anything is trained where possible.
+        SpatialError: data or settings that cannot be used.
     """
-    for arm in plan.arms:
-        plan.config(arm, plan.seeds[0], 1)  # what cannot be made is said before hours of training
-    tests = Tests(plan)
-    for arm in plan.arms:
-        if not all((plan.run_folder(arm, seed) / FIGURES).exists() for seed in plan.seeds):
-            tests.of(arm)
     steps = _steps(plan, say)
     results: Results = {arm.name: {} for arm in plan.arms}
     for number, seed in enumerate(plan.seeds):  # whole seeds first: what is there can be compared
@@ -111,6 +115,36 @@ def run_all(plan: Plan, say: Callable[[str], None] = _say) -> tuple[int, Results
             done = "kept" if kept else "trained"
             say(f"seed {seed} ({number + 1} of {len(plan.seeds)})  {arm.name}: {done}")
     return steps, results
+
+
+def with_teacher(plan: Plan, say: Callable[[str], None] = _say) -> Plan:
+    """The plan with the weights of a teacher, trained on the training data where none are named.
+
+    Raises:
+        SpatialError: weights that cannot be used, or data that no teacher can learn from.
+    """
+    if not plan.is_distilled:
+        return plan
+    weights = plan.paths.teacher_weights
+    if not weights:
+        what = [asdict(plan.lessons), plan.base.to_json(), str(plan.paths.scenes), *map(str, plan.paths.rows)]
+        key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+        mix = MixConfig(pairs=0.0, rows=1.0) if plan.from_rows else MixConfig()
+        weights = str(
+            train_teacher(
+                replace(plan.base, mix=mix),
+                replace(plan.paths, held_out_rows=plan.test_rows),
+                plan.out / "teacher" / key,
+                plan.lessons,
+                device=plan.device,
+                say=say,
+            )
+        )
+    paths = replace(plan.paths, teacher_weights=weights)
+    config = replace(plan.base, distillation=plan.base.distillation or DistillationConfig())
+    teacher = build_distiller(config, paths)
+    assert teacher is not None
+    return replace(plan, paths=paths, teacher=teacher.identity)
 
 
 def train_one(config: TrainConfig, plan: Plan, arm: Arm, folder: Path) -> bool:
@@ -126,7 +160,14 @@ def train_one(config: TrainConfig, plan: Plan, arm: Arm, folder: Path) -> bool:
                 ErrorCode.NOT_READY,
                 f"'{folder}' holds a run with other settings; name another --out, or remove it",
             )
-        if (folder / "final.json").exists():
+        if (folder / "final.json").exists():  # of one that is not finished, the checkpoint says it
+            learnt_from = json.loads((folder / "run.json").read_text())["data"].get("teacher", "")
+            if arm.distilled and learnt_from != plan.teacher:
+                raise SpatialError(
+                    ErrorCode.NOT_READY,
+                    f"'{folder}' holds a run that follows another teacher ({learnt_from}); name another --out, "
+                    "or remove it",
+                )
             return True
     run(config, data_of(plan, arm, config.seed), folder, cpu=plan.cpu, quiet=plan.quiet)
     return False
@@ -169,6 +210,15 @@ class Tests:
         self._made: dict[str, list[EvalSet]] = {}
         what = [asdict(plan.size), str(plan.test_scenes), [str(p) for p in plan.test_rows]]
         self.key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    @classmethod
+    def needed(cls, plan: Plan) -> Tests:
+        """With the sets of all runs that are not measured yet, so that what is missing is said before training."""
+        tests = cls(plan)
+        for arm in plan.arms:
+            if not all((plan.run_folder(arm, seed) / FIGURES).exists() for seed in plan.seeds):
+                tests.of(arm)
+        return tests
 
     def of(self, arm: Arm) -> list[EvalSet]:
         """Arms of one camera or of many are tested on both; the others by kind of camera."""

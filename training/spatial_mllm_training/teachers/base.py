@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
     first_from_cameras,
@@ -21,6 +21,8 @@ from spatial_mllm_training.supervision.targets import (
     ray_map,
     row_targets,
 )
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,22 @@ def hash_of_weights(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def published(name: str, weights: str, load: Callable[[str], Loaded]) -> Loaded:
+    """What a package's own loader makes of weights.
+
+    Raises:
+        SpatialError: MODEL_MISSING when they are not there or are something else.
+    """
+    try:
+        return load(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise SpatialError(
+            ErrorCode.MODEL_MISSING,
+            f"the weights '{weights}' of teacher '{name}' cannot be loaded: "
+            f"{one_line(str(error)) or type(error).__name__}",
+        ) from None
 
 
 def check_one_size(teacher: str, views: Sequence[View]) -> tuple[int, int]:

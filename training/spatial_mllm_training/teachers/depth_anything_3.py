@@ -25,6 +25,7 @@ from spatial_mllm_training.teachers.base import (
     check_one_size,
     hash_of_weights,
     known_poses,
+    published,
 )
 from spatial_mllm_training.teachers.conventions import (
     camera_from_corner_k,
@@ -45,7 +46,8 @@ class DepthAnything3Teacher:
     network (it aligns its scale to them, which fails for fewer). Otherwise it finds its own.
 
     Raises:
-        SpatialError: BACKEND_UNAVAILABLE when the package is not installed.
+        SpatialError: BACKEND_UNAVAILABLE when the package is not installed, MODEL_MISSING for weights that
+            cannot be loaded.
     """
 
     name = "depth_anything_3"
@@ -61,7 +63,7 @@ class DepthAnything3Teacher:
                 f"({error}); 'pip install depth-anything-3' (its checkpoints Small, Base, Mono-Large and "
                 "Metric-Large are Apache-2.0; Large, Giant and Nested are CC BY-NC 4.0, not for commercial use)",
             ) from None
-        self._model = DepthAnything3.from_pretrained(weights).to(device)
+        self._model = published(self.name, weights, DepthAnything3.from_pretrained).to(device)
 
     def weights_hash(self) -> str:
         return hash_of_weights(self._model)

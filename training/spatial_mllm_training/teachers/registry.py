@@ -30,6 +30,12 @@ def build_teacher(name: str, *, weights: str = "", device: str = "cpu") -> Teach
     if name == "vggt":
         return VGGTTeacher(weights or VGGT_WEIGHTS, device)
     if name == "specialist":
+        if not weights:
+            raise SpatialError(
+                ErrorCode.MODEL_MISSING,
+                "teacher 'specialist' has no published weights: give its file, which "
+                "'python -m spatial_mllm_training.teachers' makes",
+            )
         return SpecialistTeacher.load(Path(weights), device)
     raise SpatialError(
         ErrorCode.BACKEND_UNAVAILABLE, f"there is no teacher '{name}'; known are {', '.join(TEACHERS)}"

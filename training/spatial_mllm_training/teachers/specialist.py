@@ -24,7 +24,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.model.ray_embedding import RayEmbedding
 from spatial_mllm_training.supervision.dpt import DPTSize, position_embedding
-from spatial_mllm_training.supervision.heads import DenseMap, SpatialHeads
+from spatial_mllm_training.supervision.heads import TASKS, DenseMap, SpatialHeads
 from spatial_mllm_training.teachers.base import TeacherOutput, View, hash_of_weights, known_poses
 from spatial_mllm_training.teachers.ray_grids import rays_on_grid
 
@@ -40,6 +40,7 @@ class SpecialistConfig:
     Attributes:
         height, width: of the image it sees, px, multiples of `patch`; any image is resized to it.
         uses_rays: adds a ray embedding to every token.
+        tasks: what it learns, of depth, rays, points; depth is always among them.
     """
 
     height: int = 144
@@ -50,8 +51,14 @@ class SpecialistConfig:
     heads: int = 4
     features: int = 48
     uses_rays: bool = True
+    tasks: tuple[str, ...] = tuple(TASKS)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))  # a list, from JSON
+        if "depth" not in self.tasks:
+            raise ValueError(
+                f"a specialist learns depth at least, found {', '.join(self.tasks) or 'nothing'}"
+            )
         if self.height % self.patch or self.width % self.patch or self.layers < 4:
             raise ValueError(
                 "height and width must be multiples of patch, and there must be at least 4 layers"
@@ -89,7 +96,7 @@ class Specialist(nn.Module):
             for _ in range(config.layers)
         )
         size = DPTSize(channels=(config.features,) * 4, features=config.features)
-        self.dense = SpatialHeads(config.hidden, size=size)
+        self.dense = SpatialHeads(config.hidden, tasks=config.tasks, size=size)
         self.taps = tuple(round(config.layers * (i + 1) / 4) - 1 for i in range(4))
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
@@ -97,7 +104,7 @@ class Specialist(nn.Module):
     def forward(
         self, images_B3HW: Tensor, rays_BN4: Tensor, has_camera_B: Tensor
     ) -> tuple[dict[str, DenseMap], Tensor]:
-        """(maps of the three tasks, last-layer features (B, gh, gw, hidden)).
+        """(maps of its tasks, last-layer features (B, gh, gw, hidden)).
 
         Args:
             images_B3HW: RGB of any size, 0 to 255.

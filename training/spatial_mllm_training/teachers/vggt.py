@@ -19,7 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_training.teachers.base import TeacherOutput, View, check_one_size, hash_of_weights
+from spatial_mllm_training.teachers.base import (
+    TeacherOutput,
+    View,
+    check_one_size,
+    hash_of_weights,
+    published,
+)
 from spatial_mllm_training.teachers.conventions import poses_from_extrinsics
 
 DEFAULT_WEIGHTS = "facebook/VGGT-1B"
@@ -31,7 +37,8 @@ class VGGTTeacher:
     """Args: weights, a checkpoint's name or folder; device, as torch names it.
 
     Raises:
-        SpatialError: BACKEND_UNAVAILABLE when the package is not installed.
+        SpatialError: BACKEND_UNAVAILABLE when the package is not installed, MODEL_MISSING for weights that
+            cannot be loaded.
     """
 
     name = "vggt"
@@ -48,7 +55,7 @@ class VGGTTeacher:
                 "in a clone of facebookresearch/vggt (its checkpoint VGGT-1B is CC BY-NC 4.0, not for "
                 "commercial use; VGGT-1B-Commercial has a licence of its own)",
             ) from None
-        self._model = VGGT.from_pretrained(weights).to(device).eval()
+        self._model = published(self.name, weights, VGGT.from_pretrained).to(device).eval()
         self._cameras_of = pose_encoding_to_extri_intri
         self._device = torch.device(device)
 

@@ -83,8 +83,8 @@ MODELS = {
         (3, 9, 15, 21),
         256,
     ),
-    "InternVL3-2B": (lambda: internvl(1536, 28, 12, 2, 8960, 151674), 2089, (3, 10, 17, 24), 256),
-    "InternVL3-8B": (lambda: internvl(3584, 28, 28, 4, 18944, 151674), 7944, (3, 10, 17, 24), 256),
+    "InternVL3-2B": (lambda: internvl(1536, 28, 12, 2, 8960, 151674), 2089, (3, 9, 15, 21), 256),
+    "InternVL3-8B": (lambda: internvl(3584, 28, 28, 4, 18944, 151674), 7944, (3, 9, 15, 21), 256),
     "LLaVA-OneVision-0.5B": (
         lambda: onevision(896, 24, 14, 2, 4864, 152000, tied=True),
         894,

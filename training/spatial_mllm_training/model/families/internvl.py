@@ -26,7 +26,7 @@ from spatial_mllm_training.model.preprocess import Framing, Processing
 
 name = "internvl"
 PLACEHOLDER = ("<img>", "<IMG_CONTEXT>", "</img>")
-PUBLISHED_TAPS = {24: (3, 9, 15, 21)}
+PUBLISHED_TAPS = {24: (3, 9, 15, 21), 28: (3, 9, 15, 21)}
 PROCESSING = Processing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 decoder, vision, projector = language_model, vision_tower, multi_modal_projector

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spatial_mllm_training.recipes.config import TrainConfig
-from spatial_mllm_training.recipes.published import internvl3_1b_lora, qwen2_5_vl_3b_lora
+from spatial_mllm_training.recipes.published import (
+    internvl3_1b_lora,
+    internvl3_8b_lora,
+    qwen2_5_vl_3b_lora,
+    qwen2_5_vl_7b_lora,
+)
 from spatial_mllm_training.recipes.small_gpu import small_gpu
 from spatial_mllm_training.recipes.tiny_cpu import smoke, tiny_cpu
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    recipe.__name__: recipe for recipe in (tiny_cpu, smoke, small_gpu, qwen2_5_vl_3b_lora, internvl3_1b_lora)
+    recipe.__name__: recipe
+    for recipe in (
+        tiny_cpu,
+        smoke,
+        small_gpu,
+        qwen2_5_vl_3b_lora,
+        qwen2_5_vl_7b_lora,
+        internvl3_1b_lora,
+        internvl3_8b_lora,
+    )
 }
 
 __all__ = ["RECIPES", "TrainConfig"]

@@ -21,9 +21,19 @@ def qwen2_5_vl_3b_lora() -> TrainConfig:
     return _lora("qwen2_5_vl_3b_lora", PublishedConfig("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl"))
 
 
+def qwen2_5_vl_7b_lora() -> TrainConfig:
+    """Qwen2.5-VL-7B at native resolution; SpatialSV's larger one of the family."""
+    return _lora("qwen2_5_vl_7b_lora", PublishedConfig("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl"))
+
+
 def internvl3_1b_lora() -> TrainConfig:
     """InternVL3-1B, one 448 px view per image."""
     return _lora("internvl3_1b_lora", PublishedConfig("OpenGVLab/InternVL3-1B-hf", "internvl"))
+
+
+def internvl3_8b_lora() -> TrainConfig:
+    """InternVL3-8B, one 448 px view per image; MultiSPA trained an InternVL of this size."""
+    return _lora("internvl3_8b_lora", PublishedConfig("OpenGVLab/InternVL3-8B-hf", "internvl"))
 
 
 def _lora(name: str, published: PublishedConfig) -> TrainConfig:

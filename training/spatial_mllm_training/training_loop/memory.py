@@ -12,7 +12,9 @@
                  heads     4 B x cells x 12 x features                per head and image, at 8 x 8 cells per token
                  vision    2 B x patches x (8 D_v + 3 F_v)            one layer; the frozen tower keeps none
 
-Fragmentation and the allocator's reserve come on top: a tenth is added in `advised`.
+Fragmentation and the allocator's reserve come on top: a tenth is added in `advised`. Sharded over n cards
+(`training/accelerate/fsdp.yaml`), weights, gradients and optimizer are a part of 1/n, but on every card stand
+whole what is outside of the decoder's layers, with its gradients, and two layers.
 """
 
 from __future__ import annotations
@@ -51,16 +53,29 @@ class SampleShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters by part and bytes by use; `bytes` has the keys of the module's table."""
+    """Parameters by part and bytes by use; `bytes` has the keys of the module's table.
+
+    Attributes:
+        gathered: bytes that stand whole on every card where the rest is sharded.
+        tokens: of a sample.
+    """
 
     trained: dict[str, int]
     frozen: dict[str, int]
     bytes: dict[str, int]
+    gathered: int
     tokens: int
 
     @property
     def advised_gib(self) -> float:
+        """Of the one card that holds everything."""
         return 1.1 * sum(self.bytes.values()) / _GIB
+
+    def sharded_gib(self, cards: int) -> float:
+        """Advised for each of several cards."""
+        activations = self.bytes["activations"]
+        shard = (sum(self.bytes.values()) - activations) / cards
+        return 1.1 * (shard + self.gathered + activations) / _GIB
 
     def text(self) -> str:
         table = [("part", "trained", "frozen")]
@@ -73,6 +88,7 @@ class Plan:
         lines += [f"{name:<18} {size / _GIB:>10.2f} GiB" for name, size in self.bytes.items()]
         advised = f"{self.advised_gib:>10.1f} GiB on one card, {self.tokens} tokens a sample"
         lines.append(f"{'with a tenth more':<18} {advised}")
+        lines += [f"{f'sharded over {n}':<18} {self.sharded_gib(n):>10.1f} GiB on each" for n in (2, 8)]
         return "\n".join(lines + ["", *(__doc__ or "").splitlines()[2:]])
 
 
@@ -87,7 +103,7 @@ def plan(config: TrainConfig, shape: SampleShape | None = None, checkpoint: Path
     trained, frozen = _by_part(model, trained=True), _by_part(model, trained=False)
     sizes = parameter_bytes(model, config)
     activations, tokens = _activations(model, config, shape)
-    return Plan(trained, frozen, {**sizes, "activations": activations}, tokens)
+    return Plan(trained, frozen, {**sizes, "activations": activations}, _gathered(model), tokens)
 
 
 def parameter_bytes(model: CameraAwareVLM, config: TrainConfig) -> dict[str, int]:
@@ -104,6 +120,15 @@ def parameter_bytes(model: CameraAwareVLM, config: TrainConfig) -> dict[str, int
         "optimizer": moments,
         "average": sum(_size(p) for p in trained) if config.ema else 0,
     }
+
+
+def _gathered(model: CameraAwareVLM) -> int:
+    """Bytes of what no card shards while it computes: see `training_loop.placing`."""
+    layers = list(model.family.decoder(model.hf).layers)
+    sharded = {id(p) for layer in layers for p in layer.parameters()}
+    whole = [p for p in model.parameters() if id(p) not in sharded]
+    two_layers = 2 * sum(_size(p) for p in layers[0].parameters())
+    return sum(_size(p) * (2 if p.requires_grad else 1) for p in whole) + two_layers
 
 
 def _size(parameter: torch.Tensor) -> int:

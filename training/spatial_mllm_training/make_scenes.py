@@ -45,7 +45,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         choices=sorted(DOMAINS),
         default="broad",
         help="broad: rooms and tables, all cameras, near and wide views; "
-        "workspace: tables from a robot's usual distance, near views",
+        "workspace: tables from a robot's usual distance, near views; "
+        "mat: tables and floors with squares of 0.2 m, for experiments with micro models",
     )
     parser.add_argument(
         "--cameras",

@@ -18,7 +18,7 @@ if importlib.util.find_spec("mujoco") is None:
     pytest.skip("MuJoCo is not installed: scenes cannot be drawn", allow_module_level=True)
 
 from spatial_mllm_training import make_scenes
-from spatial_mllm_training.scenes import render
+from spatial_mllm_training.scenes import mat, render
 from spatial_mllm_training.scenes.generate import make_scene
 from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.split import scene_path
@@ -134,6 +134,29 @@ def test_views_of_a_workspace_stay_near_the_first():
         assert np.linalg.norm(at - at[0], axis=1).max() <= 0.6 + 1e-9
         # 20, and up to 5 where the camera turned back to its target
         assert turns_deg(scene, np.zeros(8, int), np.arange(8)).max() <= 25.1
+
+
+def test_squares_of_a_mat_measure_what_they_say():
+    """Brightness of a table top, over its own metres, goes with a chessboard of that side and no other."""
+    for seed in (3, 8):
+        scene = make_scene(seed, domain="mat", width=320, height=240, steps=1, views=2, supersample=1)
+        table = int(np.flatnonzero(scene.body_category == "table")[0])
+        v, u = np.nonzero(scene.body_id[0, 0] == table)
+        rays = np.stack([u, v, np.ones(len(u))], 1) @ np.linalg.inv(scene.k).T
+        points = rays * scene.depth_mm[0, 0, v, u, None] / 1e3
+        pose = np.linalg.inv(scene.world_from_body[0, table]) @ scene.world_from_camera[0]
+        on_table = points @ pose[:3, :3].T + pose[:3, 3]
+        top = on_table[:, 2] > on_table[:, 2].max() - 0.004
+        bright = scene.rgb[0, 0, v, u].mean(1)[top]
+        fits = {side: board_fit(on_table[top, :2], bright, side) for side in (0.1, mat.SQUARE_M, 0.25)}
+        assert fits[mat.SQUARE_M] > 0.8 > 0.4 > max(fits[0.1], fits[0.25]), fits
+
+
+def board_fit(xy_m, bright, side_m):
+    """Best correlation of brightness with a chessboard over all shifts of the board."""
+    shifts = np.linspace(0, 2, 16, endpoint=False)
+    waves = [[np.sign(np.sin(np.pi * (xy_m[:, i] / side_m + s))) for s in shifts] for i in (0, 1)]
+    return max(abs(np.corrcoef(a * b, bright)[0, 1]) for a in waves[0] for b in waves[1])
 
 
 def in_common_percent(scene, first, second):

@@ -29,7 +29,7 @@ class Texture:
 
 @dataclass(frozen=True)
 class Material:
-    """Surface of a shape; `repeat` counts texture periods a metre when the texture lies on a plane."""
+    """Surface of a shape; `repeat` counts texture periods in two metres when the texture lies on a plane."""
 
     name: str
     rgb: tuple[float, float, float]

@@ -27,6 +27,7 @@ class Domain:
         table_distance_m: camera to the table's focus, log-uniform.
         table_elevation_deg: angle above the table.
         wide_share: share of further views that are wide (`wide_view`); the others are near (`moved_view`).
+        mats: floor and table tops carry squares of known size (`mat.lay_mats`).
     """
 
     tabletop_share: float = 0.6
@@ -34,11 +35,13 @@ class Domain:
     table_distance_m: tuple[float, float] = (0.35, 2.0)
     table_elevation_deg: tuple[float, float] = (10.0, 75.0)
     wide_share: float = 0.6
+    mats: bool = False
 
 
 DOMAINS = {
     "broad": Domain(),
     "workspace": Domain(1.0, (50.0, 85.0), (0.65, 1.4), (25.0, 60.0), 0.0),
+    "mat": Domain(1.0, (40.0, 110.0), (0.5, 1.8), (25.0, 65.0), 0.3, mats=True),
 }
 
 

@@ -44,9 +44,9 @@ class Paint:
             return self.plain()
         return self._textured(styles, True, 1.0)
 
-    def flat(self, styles: tuple, period_m: float) -> str:
-        """Return a material that repeats every `period_m` on a plane (or on top of a table)."""
-        return self._textured(styles, False, 1.0 / period_m)
+    def flat(self, styles: tuple, half_period_m: float) -> str:
+        """Return a material that repeats every `2 half_period_m` on a plane (or on top of a table)."""
+        return self._textured(styles, False, 1.0 / half_period_m)
 
     def _textured(self, styles: tuple, cube: bool, repeat: float) -> str:
         size = self._size if cube else 2 * self._size

@@ -7,6 +7,7 @@ import numpy as np
 from spatial_mllm_training.scenes import cameras, layouts
 from spatial_mllm_training.scenes.blueprint import Matrix
 from spatial_mllm_training.scenes.layouts import Scenario
+from spatial_mllm_training.scenes.mat import lay_mats
 from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import SceneRenderer
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED
@@ -44,6 +45,8 @@ def make_scene(
     for attempt in range(4):
         rng = np.random.default_rng([_GENERATOR, seed, attempt])
         scenario = (layouts.tabletop if rng.random() < place.tabletop_share else layouts.indoor)(rng, steps)
+        if place.mats:
+            lay_mats(scenario.blueprint)
         k = cameras.random_pinhole(rng, width, height, place, camera_set)
         with SceneRenderer(scenario.blueprint, k, width, height, supersample=supersample) as renderer:
             try:

@@ -35,7 +35,9 @@ def scenes(tmp_path_factory, write_scene):
         write_scene(file, seed)
         if seed < FIRST_TEST_SEED:  # the conftest's camera sees 63 degrees, which no training image may
             with np.load(file) as scene:
-                k = scene["k"] * np.array([[0.8], [0.8], [1.0]]) + np.array([[0, 0, 26], [0, 0, 18], [0, 0, 0]])
+                k = scene["k"] * np.array([[0.8], [0.8], [1.0]]) + np.array(
+                    [[0, 0, 26], [0, 0, 18], [0, 0, 0]]
+                )
                 np.savez(file, **{**scene, "k": k})
     return folder
 

@@ -44,6 +44,14 @@ def test_it_learns_the_depth_of_its_views(floor_views):
     assert output.confidence[0].min() > 1
 
 
+def test_what_is_expected_is_where_an_untrained_head_begins(floor_views):
+    model = Specialist(TINY).eval()
+    before = np.median(SpecialistTeacher(model).predict(floor_views(1)).depth[0])
+    model.expect(2.5)
+    assert np.median(SpecialistTeacher(model).predict(floor_views(1)).depth[0]) == pytest.approx(2.5, rel=0.4)
+    assert before < 1.4
+
+
 def test_rays_reach_the_depth(floor_views):
     view = floor_views(1)[0]
     model = Specialist(TINY).eval()

@@ -15,7 +15,7 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.export.write_bundle import load_run
 from spatial_mllm_training.recipes.config import DistillationConfig, RowsConfig, SpatialConfig
 from spatial_mllm_training.supervision.targets import nearest_depth
-from spatial_mllm_training.teachers import View
+from spatial_mllm_training.teachers import CachedTeacher, View
 from spatial_mllm_training.teachers.ray_grids import pinhole_of
 from spatial_mllm_training.teachers.specialist import Specialist, SpecialistConfig, SpecialistTeacher
 from spatial_mllm_training.train import main
@@ -102,6 +102,18 @@ def test_a_batch_gets_what_the_teacher_says_about_each_image(drawn, size):
     assert group.is_taught.all() and not group.features.requires_grad
     rows = Distiller(OneByOne(model), TAUGHT).taught(batch).groups[0]
     np.testing.assert_allclose(rows.features, np.stack(expected), atol=2e-4)
+
+
+def test_what_was_said_is_read_from_the_cache(drawn, tmp_path):
+    _, batch = drawn()
+    model = specialist()
+    expected = Distiller(OneByOne(model), TAUGHT).taught(batch).groups[0].features
+    for _ in range(2):
+        cached = Distiller(CachedTeacher(OneByOne(model), tmp_path), TAUGHT)
+        assert torch.equal(cached.taught(batch).groups[0].features, expected)
+        assert (
+            len(list(tmp_path.rglob("*.safetensors"))) == 3
+        )  # two rows, and the blank image of the beginning
 
 
 def test_without_k_only_a_teacher_that_needs_none_is_asked(drawn):

@@ -96,7 +96,7 @@ def test_without_depth_there_is_nothing_to_learn_from(scenes, tmp_path, capsys, 
     for file in scenes.scenes.glob("*.npz"):
         with np.load(file) as scene:
             np.savez(file, **{**scene, "depth_mm": np.zeros_like(scene["depth_mm"])})
-    command = ["--recipe", "smoke", "--scenes", str(scenes.scenes), "--out", str(tmp_path / "t"), "--cpu"]
+    command = ["--recipe", "micro", "--scenes", str(scenes.scenes), "--out", str(tmp_path / "t"), "--cpu"]
     assert main([*command, "--steps", "1", "--threads", "1"]) == 2
     said = capsys.readouterr().err
     assert "20 batches had none" in said and len(said.splitlines()) == 1
@@ -105,7 +105,7 @@ def test_without_depth_there_is_nothing_to_learn_from(scenes, tmp_path, capsys, 
 
 def test_the_command_says_where_it_wrote(scenes, tmp_path, capsys):
     out = tmp_path / "teacher"
-    command = ["--recipe", "smoke", "--scenes", str(scenes.scenes), "--out", str(out), "--cpu"]
+    command = ["--recipe", "micro", "--scenes", str(scenes.scenes), "--out", str(out), "--cpu"]
     assert main([*command, "--steps", "1", "--threads", "1"]) == 0
     assert f"written to {out}" in capsys.readouterr().out
     assert Specialist.load(out).config.uses_rays

@@ -9,6 +9,7 @@ focal lengths it was trained on, and is given out as scale-free.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,6 +149,11 @@ class Specialist(nn.Module):
             torch.from_numpy(rays).flatten(1, 2),
             torch.tensor([v.camera is not None for v in views]),
         )
+
+    @torch.no_grad()
+    def expect(self, depth_m: float) -> None:
+        """Let an untrained depth head begin around this depth; what a bias learns slowly is known beforehand."""
+        self.dense.decoders["depth"].out[-1].bias[0] = math.log(depth_m)
 
     def save(self, path: Path) -> None:
         """Write weights and configuration as one safetensors file, whole or not at all."""

@@ -34,7 +34,7 @@ SMALLEST_CROP, ASPECT = 0.5, 1.15
 """Of the crops of scene pairs: f in pixels changes by up to 2."""
 
 _PACE_STEPS = (3, 9)
-_HELD_OUT_BATCHES, _HELD_OUT_SAMPLES = 16, 8
+_HELD_OUT_BATCHES, _HELD_OUT_SAMPLES = 8, 8
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Lessons:
     layers: int = 6
     features: int = 32
     tasks: tuple[str, ...] = ("depth",)
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
 
 
 def train_teacher(
@@ -79,13 +79,15 @@ def train_teacher(
     school = _School(config, learner, Mix(list(sources.values()), weights, config.seed))
     torch.manual_seed(config.seed)
     model = Specialist(school.size(lessons))
+    median_m = school.median_depth_m()
+    model.expect(median_m)
     began = time.monotonic()
     steps = lessons.steps or school.steps_in(60.0 * lessons.minutes, model.config, device)
     say(f"a specialist of {sum(p.numel() for p in model.parameters()):,} parameters learns {steps} steps")
     train_specialist(
         model, school.lessons(model), steps=steps, learning_rate=lessons.learning_rate, device=device
     )
-    figures = {} if held_out is None else _measured(model, school, held_out, device)
+    figures = {} if held_out is None else _measured(model, school, held_out, median_m, device)
     if figures:
         say(
             f"its depth on held-out images: AbsRel {figures['abs_rel']:.3f}, of one constant "
@@ -183,6 +185,12 @@ class _School:
             tasks=lessons.tasks,
         )
 
+    def median_depth_m(self) -> float:
+        """Of the first images; 1 where no depth is known."""
+        known = [g.depth[g.depth.isfinite()] for g in itertools.islice(self.groups(), _HELD_OUT_BATCHES)]
+        depths = torch.cat(known)[::97]
+        return float(depths.median()) if len(depths) else 1.0
+
     def steps_in(self, seconds: float, size: SpecialistConfig, device: str) -> int:
         """Steps that a specialist of this size makes in a time, from a few that are thrown away."""
         first, last = _PACE_STEPS
@@ -223,11 +231,11 @@ def _shown(config: TrainConfig) -> TrainConfig:
 
 
 @torch.no_grad()
-def _measured(model: Specialist, school: _School, held_out: SampleSource, device: str) -> dict[str, float]:
+def _measured(
+    model: Specialist, school: _School, held_out: SampleSource, median_m: float, device: str
+) -> dict[str, float]:
     """AbsRel and delta1 over the cells of held-out images, and the AbsRel of the median depth in training."""
     model.to(device).eval()
-    seen = itertools.islice(school.groups(), _HELD_OUT_BATCHES)
-    median_m = torch.cat([g.depth[g.depth.isfinite()][::97] for g in seen]).median()
     ratios, blind = [], []
     for number in range(_HELD_OUT_BATCHES):
         first = number * _HELD_OUT_SAMPLES

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+
 _LOCAL_HEADER_BYTES = 30
+_COPIED_BYTES = 1 << 16
 
 
 def map_npz(path: Path) -> dict[str, np.ndarray]:
-    """Name -> read-only array of every member; large members are memory maps.
+    """Name -> read-only array of every member; large members are views of one memory map of the file.
+
+    A map keeps its file open: a process that reads some thousand files gets as many as the system allows.
 
     Raises:
         ValueError: a member is compressed or is not an .npy.
+        SpatialError: NOT_READY where the system allows no more open files.
     """
+    try:
+        return _map(path)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        raise SpatialError(
+            ErrorCode.NOT_READY,
+            f"'{path}' cannot be opened beside {hard} open files; raise the limit (ulimit -n) or use fewer scenes",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return map_npz(path)
+
+
+def _map(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
+    whole = np.memmap(path, np.uint8, "r")
     with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
         for info in archive.infolist():
             if info.compress_type != zipfile.ZIP_STORED or not info.filename.endswith(".npy"):
@@ -33,13 +58,13 @@ def map_npz(path: Path) -> dict[str, np.ndarray]:
                 else np.lib.format.read_array_header_2_0
             )
             shape, fortran, dtype = read_header(raw)
-            key = info.filename[: -len(".npy")]
             if dtype.hasobject:
                 raise ValueError(f"{path}: member {info.filename} holds Python objects")
-            if not shape:
-                arrays[key] = np.frombuffer(raw.read(dtype.itemsize), dtype)[0]
-            else:
-                arrays[key] = np.memmap(
-                    path, dtype, "r", offset=raw.tell(), shape=shape, order="F" if fortran else "C"
-                )
+            count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            part = whole[raw.tell() : raw.tell() + count]
+            if count <= _COPIED_BYTES:
+                part = np.array(part)
+                part.flags.writeable = False
+            array = part.view(dtype).reshape(shape, order="F" if fortran else "C")
+            arrays[info.filename[: -len(".npy")]] = array if shape else array[()]
     return arrays

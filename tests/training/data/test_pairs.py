@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -37,6 +39,33 @@ def test_mapped_members_equal_numpys_own_reader(scene):
     assert set(ours) == set(theirs.files)
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name])
+
+
+def test_a_scene_takes_one_open_file_and_the_limit_is_raised_once(scene):
+    """In a process of its own: the limit cannot be raised twice."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY_SCENES, str(scene)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kept, sentence = done.stdout.splitlines()
+    assert int(kept) > 60  # of 128 files; 20 would be all with a map for every member
+    assert "ulimit -n" in sentence and "128 open files" in sentence
+
+
+_MANY_SCENES = """
+import resource, sys
+from pathlib import Path
+from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_training.mapped_npz import map_npz
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))
+kept = []
+try:
+    while True:
+        kept.append(map_npz(Path(sys.argv[1])))
+except SpatialError as error:
+    print(len(kept))
+    print(error.sentence)
+"""
 
 
 def test_compressed_members_are_refused(tmp_path):

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from spatial_mllm_training.recipes.config import ModelConfig, TrainConfig
+from spatial_mllm_training.augment import AugmentConfig
+from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.recipes.config import MixConfig, ModelConfig, RowsConfig, TrainConfig
 
 
 def tiny_cpu() -> TrainConfig:
-    """The recipe of the shipped first bundle: about 8M parameters, 90 minutes on two cores."""
-    return TrainConfig(name="tiny_cpu")
+    """The recipe of the shipped bundle: about 10M parameters, all 26 subtasks, 70 minutes on one core.
+
+    48 visual tokens an image: what a CPU can learn in an hour is limited by the number of images that it sees.
+    """
+    size = (128, 96)
+    return TrainConfig(
+        name="tiny_cpu",
+        data=PairConfig(
+            width=size[0], height=size[1], single_questions=3, pair_questions=4, smallest_crop=0.5
+        ),
+        rows=RowsConfig(
+            questions=6,
+            max_tokens=640,
+            size=size,
+            served_words=0.75,
+            augment=AugmentConfig(output_size=size),
+        ),
+        mix=MixConfig(pairs=0.7, rows=0.3),
+        minutes=70.0,
+        batch=8,
+    )
 
 
 def smoke() -> TrainConfig:

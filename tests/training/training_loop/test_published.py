@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -155,10 +156,31 @@ def test_a_bad_row_is_left_out_or_stops_the_run(published, paths, tmp_path, monk
 
 
 @pytest.mark.parametrize("published", ["internvl"], indirect=True)
-def test_a_checkpoint_of_another_family_is_refused(published, tmp_path):
+def test_a_checkpoint_of_another_family_is_refused(published, paths, tmp_path, capsys):
     _, folder = published
     with pytest.raises(SpatialError, match="is a internvl, but a qwen2_5_vl was asked for"):
         build_learner(RECIPES["qwen2_5_vl_3b_lora"](), folder)
+    command = ["--recipe", "qwen2_5_vl_3b_lora", "--checkpoint", str(folder), "--out", str(tmp_path / "run")]
+    assert main([*command, "--cpu"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"'{folder}' is a internvl, but a qwen2_5_vl was asked for"
+
+
+@pytest.mark.parametrize("published", ["qwen2_5_vl"], indirect=True)
+def test_a_run_does_not_go_on_with_other_base_weights(published, paths, tmp_path):
+    recipe, folder = published
+    plain = dataclasses.replace(recipe, mix=dataclasses.replace(recipe.mix, general=0.0), steps=1)
+    run(plain, paths, tmp_path / "run", cpu=True, quiet=True)
+    model = build_learner(plain, folder).model.hf
+    torch.manual_seed(5)
+    other = shutil.copytree(folder, tmp_path / "other")
+    type(model)(model.config).save_pretrained(other)
+    longer = dataclasses.replace(plain, steps=2)
+    with pytest.raises(
+        SpatialError, match="has base weights [0-9a-f]{16}, but the recipe gives [0-9a-f]{16}"
+    ):
+        run(longer, dataclasses.replace(paths, checkpoint=other), tmp_path / "run", cpu=True, quiet=True)
+    assert run(longer, paths, tmp_path / "run", cpu=True, quiet=True)["step"] == 2
 
 
 @pytest.mark.parametrize("published", ["qwen2_5_vl"], indirect=True)

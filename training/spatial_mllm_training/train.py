@@ -21,7 +21,8 @@ from spatial_mllm_training.training_loop.setup import DataPaths
 _EXAMPLES = """examples:
   python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/tiny
   python -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora --plan
-  accelerate launch --config_file fsdp.yaml -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora \
+  accelerate launch --config_file training/accelerate/fsdp.yaml --num_processes 8 \\
+      -m spatial_mllm_training.train --recipe qwen2_5_vl_7b_lora \\
       --rows data/multispa --depth simulated data/scenes --general llava.json --out runs/qwen
   python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/taught \\
       --teacher specialist --teacher-weights runs/teacher

@@ -177,7 +177,7 @@ def test_a_run_does_not_go_on_with_other_base_weights(published, paths, tmp_path
     type(model)(model.config).save_pretrained(other)
     longer = dataclasses.replace(plain, steps=2)
     with pytest.raises(
-        SpatialError, match="has base weights [0-9a-f]{16}, but the recipe gives [0-9a-f]{16}"
+        SpatialError, match=r"has base weights [0-9a-f]{16}, but the recipe gives [0-9a-f]{16}"
     ):
         run(longer, dataclasses.replace(paths, checkpoint=other), tmp_path / "run", cpu=True, quiet=True)
     assert run(longer, paths, tmp_path / "run", cpu=True, quiet=True)["step"] == 2

@@ -77,14 +77,13 @@ def _sharding() -> FullyShardedDataParallelPlugin | None:
     """What the launcher asks for by its environment, None without FSDP."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
-    # weights are gathered as they are stored and autocast does the rest, as without sharding
-    plugin = FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
-    if plugin.fsdp_version != 2:
+    if os.environ.get("FSDP_VERSION", "1") != "2":
         raise SpatialError(
             ErrorCode.NOT_READY,
             "FSDP is served in its second version: set fsdp_version: 2 in the accelerate file",
         )
-    return plugin
+    # weights are gathered as they are stored and autocast does the rest, as without sharding
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
 
 
 def _touching(names: list[str]) -> Any:

@@ -16,10 +16,12 @@ import torch
 from safetensors import safe_open
 
 from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_training.export.write_bundle import load_run
 from spatial_mllm_training.recipes.config import SpatialConfig
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.loop import StoppedError, run
+from spatial_mllm_training.training_loop.objective import Objective
 from spatial_mllm_training.training_loop.setup import build_learner, build_sources
 
 DRIVER = """
@@ -162,6 +164,26 @@ def test_the_run_folder_says_what_was_done(scenes, micro, tmp_path):
     total = line["answer_loss"] + line["depth_loss"] + 0.5 * line["spatial/total"]
     assert line["loss"] == pytest.approx(total, rel=2e-2)
     assert list((out / "tensorboard").glob("events.*"))
+
+
+def test_held_out_depth_is_of_the_3d_heads_where_these_alone_are_trained(scenes, micro, tmp_path):
+    config = micro(steps=1, depth_weight=0.0, spatial=SpatialConfig(tasks=("depth",)))
+    found = run(config, scenes, tmp_path / "run", cpu=True, quiet=True)["held_out"]
+    model, config, *_ = load_run(tmp_path / "run")
+    learner = dataclasses.replace(build_learner(config), model=model)
+    _, _, held_out = build_sources(config, scenes, learner)
+    batch = collate([held_out.sample(i) for i in range(8)], learner.pad_id, maps=True)
+    objective = Objective.of(config, model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        taps = objective.predict(batch).taps
+        depth_m = model.spatial_heads(taps[0], *batch.groups[0].grid.tolist())["depth"].value[..., 0]
+    truth_m = batch.groups[0].depth
+    known = torch.isfinite(truth_m) & (truth_m > 0)
+    expected = ((depth_m - truth_m).abs() / truth_m)[known].mean()
+    assert found["abs_rel"] == pytest.approx(float(expected), rel=1e-3)
+
+    heads_for_rays = micro(steps=1, depth_weight=0.0, spatial=SpatialConfig(tasks=("rays",)))
+    assert "abs_rel" not in run(heads_for_rays, scenes, tmp_path / "rays", cpu=True, quiet=True)["held_out"]
 
 
 def test_what_is_shown_is_learnt(scenes, micro, tmp_path):

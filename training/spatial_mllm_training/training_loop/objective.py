@@ -5,7 +5,7 @@ A module, so that data-parallel wrappers see one forward pass. Knows no data fil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spatial_mllm_training.data.packing import IGNORE
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
+from spatial_mllm_training.model.heads import served_depth
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
 from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.recipes.config import TrainConfig
@@ -118,7 +119,7 @@ class Objective(nn.Module):
         """
         out = self.predict(batch)
         if only_predict:
-            return out
+            return out if out.depths else replace(out, depths=self._depths_of_3d_heads(out, batch))
         nothing = out.logits.sum() * 0.0
         answer = answer_loss(out.logits, out.targets) if len(out.targets) else nothing
         losses = {"answer_loss": answer}
@@ -134,6 +135,17 @@ class Objective(nn.Module):
             losses["distillation_loss"] = self._distillation(out, batch) + nothing
             total = total + self.distillation_weight * losses["distillation_loss"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def _depths_of_3d_heads(self, out: Prediction, batch: Batch) -> tuple[tuple[Tensor, Tensor], ...]:
+        """As `Prediction.depths`, where only the 3D heads are trained to tell depth."""
+        heads = self.spatial_heads
+        if heads is None or "depth" not in heads.decoders:
+            return ()
+        served = [
+            served_depth(heads, taps, *group.grid.tolist())
+            for taps, group in zip(out.taps, batch.groups, strict=True)
+        ]
+        return tuple((torch.log(depth_m), confidence) for depth_m, confidence in served)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalised(self.model.processing, pixels.permute(0, 3, 1, 2))

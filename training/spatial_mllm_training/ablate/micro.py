@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from spatial_mllm_training.data.pairs import PairConfig
-from spatial_mllm_training.recipes.config import ModelConfig, RowsConfig, TrainConfig
+from spatial_mllm_training.recipes.config import ModelConfig, RowsConfig, SpatialConfig, TrainConfig
+from spatial_mllm_training.supervision.dpt import DPTSize
 
 
 def micro(
@@ -43,6 +44,7 @@ def micro(
         ),
         data=PairConfig(width=width, height=height, single_questions=questions, pair_questions=questions),
         rows=RowsConfig(questions=questions, max_tokens=1024, size=(width, height)),
+        spatial=SpatialConfig(size=DPTSize(channels=(16, 16, 32, 32), features=16)),
         steps=steps,
         batch=batch,
         precision="bf16",

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
 from spatial_mllm_training.supervision import LossConfig
+from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTSize
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ class SpatialConfig:
 
     Attributes:
         tasks: of depth, rays, points.
+        size: of each of their decoders; 8 cells per token and axis, as the truth is sampled.
         shared_projector: one projector for the four tapped layers.
     """
 
     tasks: tuple[str, ...] = ("depth", "rays", "points")
     weight: float = 1.0
+    size: DPTSize = SMALL_SIZE
     shared_projector: bool = False
     loss: LossConfig = field(default_factory=LossConfig)
 

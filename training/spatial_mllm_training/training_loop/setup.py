@@ -145,6 +145,7 @@ def heads_of(config: TrainConfig) -> HeadsConfig | None:
     return HeadsConfig(
         depth_features=config.model.head_features,
         tasks=config.spatial.tasks,
+        size=config.spatial.size,
         shared_projector=config.spatial.shared_projector,
     )
 

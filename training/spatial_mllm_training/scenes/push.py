@@ -8,6 +8,7 @@ from spatial_mllm_training.scenes import cameras, layouts
 from spatial_mllm_training.scenes.blueprint import Matrix
 from spatial_mllm_training.scenes.generate import record_scene
 from spatial_mllm_training.scenes.layouts import Scenario
+from spatial_mllm_training.scenes.mat import lay_mats
 from spatial_mllm_training.scenes.motion import PushScript
 from spatial_mllm_training.scenes.record import SceneRecord
 from spatial_mllm_training.scenes.render import SceneRenderer
@@ -46,10 +47,14 @@ def make_push(
     height: int,
     *,
     distance_m: tuple[float, float] = (0.75, 1.3),
+    mats: bool = False,
 ) -> tuple[SceneRecord, int]:
     """Return the recorded push (T steps, one camera) and the pushed body's id.
 
     The camera is drawn among those that see the whole thing, little covered by the arm, all along.
+
+    Args:
+        mats: floor and table carry squares of known size.
 
     Raises:
         NoViewError: none was found.
@@ -59,6 +64,8 @@ def make_push(
         scenario = layouts.tabletop(rng, len(script.progress), script)
         if not scenario.moved:
             continue
+        if mats:
+            lay_mats(scenario.blueprint)
         with SceneRenderer(scenario.blueprint, k, width, height, supersample=2, shadow_px=2048) as renderer:
             for _ in range(12):
                 azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(25, 50))

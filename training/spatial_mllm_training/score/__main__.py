@@ -12,6 +12,7 @@ from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.arguments import whole_number
 from spatial_mllm_training.benchmark.data import BenchmarkProblem
 from spatial_mllm_training.make_multispa import find_all
+from spatial_mllm_training.scenes.cameras import DOMAINS
 from spatial_mllm_training.score import page, real
 from spatial_mllm_training.score.run import Plan, Record, measure
 from spatial_mllm_training.sources import SceneProblem
@@ -67,6 +68,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="simulated pushes to follow; 0: no reward trend at all (default %(default)s)",
     )
     add("--episodes", type=Path, help="folder to keep the drawn pushes in (2 s each)")
+    add(
+        "--episode-domain",
+        choices=sorted(DOMAINS),
+        default="workspace",
+        help="what make_scenes calls the look and the cameras of the pushes (default %(default)s)",
+    )
     add("--real", nargs=3, action="append", metavar=("KIND", "PATH", "NAME"),
         help="a real recording, as make_multispa reads it, and what it shows; may be repeated (default: the "
         "HoloLens and dVRK recordings of this repository)")  # fmt: skip
@@ -112,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             benchmark_score=arguments.benchmark_score,
             episodes=arguments.episode_count,
             episode_folder=arguments.episodes,
+            episode_domain=arguments.episode_domain,
             recordings=recordings,
             real_images=arguments.real_images,
             real_rows=arguments.real_rows,

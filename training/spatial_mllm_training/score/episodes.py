@@ -48,7 +48,7 @@ class Episode:
         return np.asarray(np.linalg.norm(self.moved_m, axis=1))
 
 
-def make_pushes(folder: Path, count: int) -> list[SceneRef]:
+def make_pushes(folder: Path, count: int, *, domain: str = "workspace") -> list[SceneRef]:
     """Draw the pushes that are not there yet (2 s each) and return all; seeds without a good view are passed over.
 
     Raises:
@@ -68,9 +68,10 @@ def make_pushes(folder: Path, count: int) -> list[SceneRef]:
         if not path.exists():
             choose_gl()
             rng = np.random.default_rng([11, seed])
-            k = random_pinhole(rng, *SIZE, DOMAINS["workspace"])
+            place = DOMAINS[domain]
+            k = random_pinhole(rng, *SIZE, place)
             try:
-                make_push(seed, _script(rng), k, *SIZE)[0].save(path)
+                make_push(seed, _script(rng), k, *SIZE, mats=place.mats)[0].save(path)
             except NoViewError:
                 continue
         made += find_scenes(path)

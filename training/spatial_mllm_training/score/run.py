@@ -34,6 +34,7 @@ class Plan:
         benchmark: data set to ask.  benchmark_score: what `benchmark score` said already, instead.
         episodes: drawn pushes; with 0 no episode of any kind is followed.
         episode_folder: where they are kept; None: they are drawn anew.
+        episode_domain: of `make_scenes`, for look and cameras of the pushes.
         real_images, real_rows: images of each recording, rows of each subtask.
         bags: recordings with a truth.json, judged as `spatial-mllm evaluate` does.
     """
@@ -48,6 +49,7 @@ class Plan:
     benchmark_score: Path | None
     episodes: int
     episode_folder: Path | None
+    episode_domain: str
     recordings: tuple[real.Recording, ...]
     real_images: int
     real_rows: int
@@ -157,9 +159,10 @@ def _questions(plan: Plan, model: SpatialModel) -> questions.Answers | None:
 
 def _episodes(plan: Plan, model: SpatialModel, record: Record, plots: Plots) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        refs = episodes.make_pushes(plan.episode_folder or Path(temporary), plan.episodes)
+        folder = plan.episode_folder or Path(temporary)
+        refs = episodes.make_pushes(folder, plan.episodes, domain=plan.episode_domain)
         found = trend.judge(model, episodes.each(refs))
-    where = "simulated pushes forth and back"
+    where = f"simulated pushes forth and back, domain '{plan.episode_domain}'"
     record.lines.append(trend.figure(found, "pushes", where, has_goal=True))
     plots.trends[where] = found
 

@@ -217,7 +217,10 @@ def _shown(config: TrainConfig) -> TrainConfig:
     }
     return replace(
         config,
-        data=replace(config.data, **crops, camera_dropout=0.0, single_questions=1, pair_questions=1),
+        # two images of an unmoved camera teach little more about depth than one
+        data=replace(
+            config.data, **crops, still_camera=0.0, camera_dropout=0.0, single_questions=1, pair_questions=1
+        ),
         rows=replace(
             config.rows,
             augment=config.rows.augment or AugmentConfig(output_size=config.rows.size),

@@ -24,12 +24,15 @@ class PromptFormat:
         frame_suffix: text after them.
         question_suffix: text between the question and the answer.
         stop: the token that ends an answer.
+        number_digits: digits of every metric number of an answer, which is then read as a median
+            (`model.numbers`); 0: numbers as published, the likeliest digits.
     """
 
     frame_prefix: str = "Image-{index}: <|vision_start|>"
     frame_suffix: str = "<|vision_end|>\n"
     question_suffix: str = "<|assistant|>"
     stop: str = "<|end|>"
+    number_digits: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

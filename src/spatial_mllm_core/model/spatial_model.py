@@ -27,8 +27,9 @@ from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
+from spatial_mllm_core.model.numbers import NumberReader
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
-from spatial_mllm_core.tasks.text import coordinate_to_pixel, pixel_to_coordinate
+from spatial_mllm_core.tasks.text import coordinate_to_pixel, narrowed, pixel_to_coordinate
 
 MAX_QUESTION_CHARACTERS = 2000
 MAX_CATEGORY_CHARACTERS = 100
@@ -77,6 +78,8 @@ class SpatialModel:
         self._tokenizer = Tokenizer.from_file(str(bundle.path("tokenizer.json")))
         self._embedding = load_embedding(bundle)
         self._stop_id = self.manifest.special_ids["stop"]
+        if self.manifest.prompt.number_digits:
+            self._chooser()  # a tokenizer without digits is refused now, not at the first question
         # the frames stand beside their prefix so that an id() in the key cannot be reused while it is known
         self._prefixes: OrderedDict[tuple[tuple[int, int, int], ...], tuple[tuple[Frame, ...], Prefix]] = (
             OrderedDict()
@@ -285,6 +288,7 @@ class SpatialModel:
         on_text: OnText | None,
         should_stop: ShouldStop | None,
     ) -> tuple[str, float]:
+        """(text, mean probability of its tokens)."""
         room = self.manifest.context - prefix.cache.length - len(ids)
         if room < 1:
             raise SpatialError(
@@ -295,6 +299,7 @@ class SpatialModel:
         position, cache = prefix.next_position, prefix.cache
         answer: list[int] = []
         probabilities: list[float] = []
+        choose = self._chooser()
         for _ in range(min(max_new_tokens, room)):
             if should_stop is not None and should_stop():
                 raise SpatialError(ErrorCode.CANCELED, f"canceled after {len(answer)} tokens")
@@ -304,16 +309,34 @@ class SpatialModel:
                 )
             out = self._decode(embeddings, text_positions(len(embeddings), position), cache)
             position, cache = position + len(embeddings), out.cache
-            token = int(out.logits.argmax())
-            shifted = out.logits.astype(np.float64) - float(out.logits[token])
-            probabilities.append(float(1.0 / np.exp(shifted).sum()))
+            token = choose(out.logits)
+            shifted = out.logits.astype(np.float64) - float(out.logits.max())
+            probabilities.append(float(np.exp(shifted[token]) / np.exp(shifted).sum()))
             if token == self._stop_id:
                 break
             answer.append(token)
             if on_text is not None:
                 on_text(self._tokenizer.decode(answer))
             embeddings = self._embedding[[token]]
-        return self._tokenizer.decode(answer).strip(), float(np.mean(probabilities))
+        text = self._tokenizer.decode(answer).strip()
+        if self.manifest.prompt.number_digits:
+            text = narrowed(text)
+        return text, float(np.mean(probabilities))
+
+    def _chooser(self) -> Callable[[Float32], int]:
+        """What chooses the tokens of one answer."""
+        digits = self.manifest.prompt.number_digits
+        if not digits:
+            return lambda logits_V: int(logits_V.argmax())
+        return NumberReader(self._id_of, digits=digits).choose
+
+    def _id_of(self, character: str) -> int:
+        found = self._tokenizer.token_to_id(character)
+        if found is None:
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE, f"the tokenizer of {self.name} has no token '{character}'"
+            )
+        return int(found)
 
     def _decode(
         self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None

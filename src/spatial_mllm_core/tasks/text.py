@@ -11,6 +11,8 @@ refuses. What the text loses stays in the row's `spatial` record. How answers ar
 
 from __future__ import annotations
 
+import re
+
 COORDINATE_SCALE = 1000
 
 
@@ -45,3 +47,40 @@ def coordinate_to_pixel(coordinate: tuple[float, float], width: int, height: int
 def format_coordinate(coordinate: tuple[int, int]) -> str:
     """`[ x , y ]`, the published spelling."""
     return f"[ {coordinate[0]} , {coordinate[1]} ]"
+
+
+# -- numbers of one width -----------------------------------------------------------------------------
+
+_QUOTED = re.compile(r"`([^`]*)`")
+_INTEGER = re.compile(r"([-+]?)(\d+)")
+
+
+def widened(answer: str, digits: int) -> str:
+    """An answer whose metric numbers all have `digits` digits, and a sign inside a vector.
+
+    So spelled, the order of texts is the order of numbers, which lets a decoder find the median
+    (`model.numbers`). A number with more digits becomes the largest one; the coordinates of `[ x , y ]`
+    stay as they are. Readers take either spelling.
+    """
+
+    def wide(number: re.Match[str], sign: str) -> str:
+        value = min(int(number.group(2)), 10**digits - 1)
+        return f"{sign}{value:0{digits}d}"
+
+    def span(quoted: re.Match[str]) -> str:
+        inside = quoted.group(1)
+        if inside.startswith("[ "):
+            return quoted.group()
+        signed = inside.startswith("[")
+        return "`" + _INTEGER.sub(lambda n: wide(n, (n.group(1) or "+") if signed else ""), inside) + "`"
+
+    return _QUOTED.sub(span, answer)
+
+
+def narrowed(answer: str) -> str:
+    """The published spelling of a `widened` answer."""
+
+    def span(quoted: re.Match[str]) -> str:
+        return "`" + _INTEGER.sub(lambda n: str(int(n.group())), quoted.group(1)) + "`"
+
+    return _QUOTED.sub(span, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -311,3 +312,36 @@ def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer
     builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=8, pair_questions=8), augment=False)
     views = [builder.draw(np.random.default_rng(seed)) for seed in range(60)]
     assert {q.task.name for v in views for q in v.single + v.pair} == set(TASKS)
+
+
+def test_metric_answers_are_spelled_in_one_width(scene, tokenizer):
+    """The same draws as without: only the answers of lengths and vectors are wider, and they parse to the same."""
+    config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
+    plain = PairBuilder([scene], tokenizer, config)
+    wide = PairBuilder([scene], tokenizer, config, number_digits=5)
+    kinds = set()
+    for seed in range(6):
+        told = [answers_of(b.sample(np.random.default_rng(seed)), tokenizer) for b in (plain, wide)]
+        for published, spelled in zip(*told, strict=True):
+            inside = spelled.split("`")[1]
+            numbers = re.findall(r"[-+]?\d+", inside)
+            kind = "coordinate" if inside.startswith("[ ") else "vector" if "[" in inside else "scalar"
+            kinds.add(kind if numbers else "word")
+            if kind == "coordinate" or not numbers:
+                assert spelled == published
+                continue
+            assert {len(n.lstrip("+-")) for n in numbers} == {5}
+            assert all((n[0] in "+-") == (kind == "vector") for n in numbers)
+            assert [int(n) for n in numbers] == [
+                int(n) for n in re.findall(r"-?\d+", published.split("`")[1])
+            ]
+    assert {"scalar", "vector", "coordinate"} <= kinds
+
+
+def answers_of(sample, tokenizer):
+    """The texts of a sample's labels, one per question."""
+    texts = []
+    for owner in range(len(sample.images) + 1, int(sample.owner.max()) + 1):
+        labels = sample.labels[sample.owner == owner]
+        texts.append(tokenizer.decode(labels[labels != IGNORE].tolist()))
+    return texts

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from spatial_mllm_core import tasks
+from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.frames import Frame
+from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.model.bundle import read_manifest
 from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_training.ablate.decode import answers
 from spatial_mllm_training.benchmark.__main__ import main as benchmark
 from spatial_mllm_training.benchmark.serving import ask_bundle
-from spatial_mllm_training.data.pairs import TASKS, PairConfig
+from spatial_mllm_training.data.packing import PackedQuestion, pack
+from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig
 from spatial_mllm_training.export.__main__ import main as export
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, context_for, load_run
 from spatial_mllm_training.multispa.rows import read_rows, to_table
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import MixConfig, RowsConfig
+from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.loop import run
-from spatial_mllm_training.training_loop.setup import DataPaths
+from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
 
 OLD_TOKENIZER = Path(__file__).parents[3] / "models" / "spatial-mllm-mini" / "tokenizer.json"
 MINI = Path(__file__).parents[2] / "fixtures" / "multispa_sim_mini"
@@ -62,18 +70,17 @@ def scenes(tmp_path, write_scene):
 def trained(tmp_path):
     """A function (paths, mix) -> the folder of a run of two steps at 96x64 px."""
 
-    def make(paths, mix):
+    def make(paths, mix, **changes):
         before = torch.get_num_threads()
         torch.set_num_threads(1)
-        config = dataclasses.replace(
-            RECIPES["smoke"](),
-            data=PairConfig(width=96, height=64, single_questions=2, pair_questions=2),
-            rows=RowsConfig(size=(96, 64), served_words=0.5),
-            mix=mix,
-            steps=2,
-            validate_batches=1,
-            workers=0,
-        )
+        settings = {
+            "data": PairConfig(width=96, height=64, single_questions=2, pair_questions=2),
+            "rows": RowsConfig(size=(96, 64), served_words=0.5),
+            "steps": 2,
+            "validate_batches": 1,
+            "workers": 0,
+        }
+        config = dataclasses.replace(RECIPES["smoke"](), mix=mix, **{**settings, **changes})
         run(config, paths, tmp_path / "run", cpu=True, quiet=True, strict=True)
         torch.set_num_threads(before)
         return tmp_path / "run"
@@ -96,6 +103,45 @@ def test_pairs_and_rows_make_a_bundle_that_is_asked_all_26(
     assert "not served" not in printed and "refused" not in printed
     rows = list(read_rows(data))
     assert set(ask_bundle(bundle, rows, data / "images", quiet=True).texts) == {row.id for row in rows}
+
+
+def test_numbers_of_one_width_are_told_as_published(trained, scenes, tmp_path, monkeypatch):
+    """The runtime chooses the tokens that the torch model's medians choose, and users see plain numbers."""
+    depths = PairConfig(width=96, height=64, single_questions=3, pair_questions=0)
+    run_folder = trained(
+        DataPaths(scenes=scenes),
+        MixConfig(),
+        steps=60,
+        number_digits=4,
+        data=depths,
+        ema=0.0,
+        learning_rate=5e-3,
+    )
+    bundle = tmp_path / "bundle"
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(run_folder), "--out", str(bundle)])
+    export()
+    assert read_manifest(bundle).prompt.number_digits == 4
+    model, config, tokenizer, _ = load_run(run_folder)
+    learner = dataclasses.replace(build_learner(config), model=model)
+    builder = PairBuilder(scene_files(scenes, held_out=True), tokenizer, config.data, augment=False)
+    served = SpatialModel.load(bundle)
+    numbers = []
+    for seed in range(3):
+        view = builder.draw(np.random.default_rng(seed))
+        questions = [q for q in view.single if q.task.kind == "scalar"]
+        frame = Frame(seed + 1, "optical", view.images[0], view.cameras[0])
+        sample = builder.sample(np.random.default_rng(seed))
+        asked = pack(
+            "asked",
+            sample.images[:1],
+            [PackedQuestion(((q.task.question(q.points), ""),), 1) for q in questions],
+            learner.form,
+        )
+        for question, text in zip(questions, answers(learner, [asked])[0], strict=True):
+            told = served.ask(AskRequest("", (frame,), question=question.task.question(question.points)))
+            assert told.text == text
+            numbers += re.findall(r"`(\d+)`", text)
+    assert numbers and all(str(int(n)) == n for n in numbers)
 
 
 def test_a_run_that_goes_on_with_other_rows_claims_the_rows_of_both(trained, rows_of):

@@ -1,4 +1,6 @@
-"""Greedy answers to many packed questions at once: images are read once, one token of each question a step.
+"""Answers to many packed questions at once: images are read once, one token of each question a step.
+
+Tokens are chosen as the runtime does: the likeliest, or medians of numbers where these have one width.
 
 What a question sees while it is answered is what it saw in training. Knows neither subtasks nor files.
 """
@@ -10,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spatial_mllm_core.model.numbers import NumberReader
+from spatial_mllm_core.tasks.text import narrowed
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.training_loop.batch import Batch, collate
@@ -26,6 +30,7 @@ def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu")
     Args:
         samples: packed with empty answers, at least one question each.
     """
+    digits = learner.form.words.number_digits
     model, stop = learner.model, learner.form.encode(learner.form.words.stop)[0]
     batch = collate(samples, learner.pad_id).to(device)
     ends = [(row != IGNORE).nonzero()[:, 0].tolist() for row in batch.labels]
@@ -48,8 +53,13 @@ def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu")
     texts: list[list[int]] = [[] for _ in range(last.numel())]
     going = torch.ones(last.numel(), dtype=torch.bool)
     seen = prefix
+    readers = [NumberReader(learner.tokenizer.token_to_id, digits=digits) for _ in texts] if digits else []
     for turn in range(LONGEST):
-        tokens = model.hf.get_output_embeddings()(hidden).argmax(-1)
+        logits = model.hf.get_output_embeddings()(hidden)
+        tokens = logits.argmax(-1)
+        if readers:
+            each = zip(readers, logits.flatten(0, 1).float().cpu().numpy(), strict=True)
+            tokens = torch.tensor([reader.choose(row) for reader, row in each], device=device).view_as(tokens)
         for i, token in enumerate(tokens.flatten().tolist()):
             if going[i] and token != stop:
                 texts[i].append(token)
@@ -65,9 +75,10 @@ def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu")
             use_cache=True,
         )
         hidden = out.last_hidden_state
-    return [
-        [learner.tokenizer.decode(texts[b * width + q]) for q in range(len(e))] for b, e in enumerate(ends)
-    ]
+    said = [learner.tokenizer.decode(text) for text in texts]
+    if digits:
+        said = [narrowed(text) for text in said]
+    return [said[b * width : b * width + len(e)] for b, e in enumerate(ends)]
 
 
 def embedded(learner: Learner, batch: Batch) -> Tensor:

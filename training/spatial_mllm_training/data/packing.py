@@ -21,6 +21,7 @@ from spatial_mllm_core.model.prompt import (
     text_positions,
     visual_positions,
 )
+from spatial_mllm_core.tasks.text import widened
 from spatial_mllm_training.supervision.targets import RowTargets
 
 IGNORE = -100
@@ -41,6 +42,7 @@ class Words:
         answer_prefix: between a question and its answer.
         stop: ends an answer.
         next_turn: between an answer and the next question of one conversation.
+        number_digits: of every metric number of an answer (`tasks.text.widened`); 0: as published.
     """
 
     opening: str = ""
@@ -49,6 +51,7 @@ class Words:
     answer_prefix: str = PromptFormat.question_suffix
     stop: str = PromptFormat.stop
     next_turn: str = "\n"
+    number_digits: int = 0
 
     @classmethod
     def chatml(cls, before_image: str, after_image: str) -> Words:
@@ -177,6 +180,8 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     spoken: list[bool] = []
     for number, (asked, answer) in enumerate(question.turns):
         words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
+        if form.words.number_digits:
+            answer = widened(answer, form.words.number_digits)
         for part, is_answer in ((form.encode(words), False), (form.encode(answer + form.words.stop), True)):
             tokens.extend(part)
             spoken.extend([is_answer] * len(part))

@@ -19,7 +19,15 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.tasks import camera_motion, depth, object_motion
 from spatial_mllm_core.tasks.text import pixel_to_coordinate
 from spatial_mllm_training.augment.draws import is_held_out
-from spatial_mllm_training.data.packing import Format, LeftOutError, PackedQuestion, Sample, ShownImage, pack
+from spatial_mllm_training.data.packing import (
+    Format,
+    LeftOutError,
+    PackedQuestion,
+    Sample,
+    ShownImage,
+    Words,
+    pack,
+)
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
@@ -118,6 +126,7 @@ class PairBuilder:
     Attributes:
         augment: random crops, colours, templates and missing cameras.
         maps: samples have ray and point maps beside depth.
+        number_digits: as in `packing.Words`.
     """
 
     def __init__(
@@ -128,6 +137,7 @@ class PairBuilder:
         *,
         augment: bool = True,
         maps: bool = False,
+        number_digits: int = 0,
     ) -> None:
         self.scenes = {path: map_npz(path) for path in scenes}
         self._order = sorted(self.scenes)
@@ -135,7 +145,8 @@ class PairBuilder:
         self.config = config
         self.augment = augment
         self.maps = maps
-        self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"))
+        words = Words(number_digits=number_digits)
+        self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"), words)
 
     def encode(self, words: str) -> list[int]:
         return self.tokenizer.encode(words, add_special_tokens=False).ids

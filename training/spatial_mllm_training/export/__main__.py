@@ -21,6 +21,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import MANIFEST
 from spatial_mllm_training.export import published
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
+from spatial_mllm_training.score.record import Measured
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,7 +37,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     bundle = parser.add_argument_group("a run of a small model")
     bundle.add_argument("--version", default="0.1.0")
-    bundle.add_argument("--metrics", type=Path, help="JSON file of held-out figures for the manifest")
+    bundle.add_argument(
+        "--metrics", type=Path, help="JSON file of held-out figures for the manifest, of `score --out`"
+    )
     bundle.add_argument("--notes", type=Path, help="Markdown for the model card: what was measured elsewhere")
     files = parser.add_argument_group("a run on a published checkpoint")
     files.add_argument("--merge", action="store_true", help="also write the merged stock checkpoint")
@@ -79,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
-    metrics: dict[str, Any] = json.loads(_text(arguments.metrics) or "{}")
+    metrics = _metrics(arguments.metrics)
     notes = _text(arguments.notes)
     model, config, tokenizer, progress = load_run(arguments.run)
     write_bundle(
@@ -106,16 +109,28 @@ def _text(file: Path | None) -> str:
     if file is None:
         return ""
     try:
-        text = file.read_text()
-        if file.suffix == ".json":
-            json.loads(text)
-        return text
+        return file.read_text(encoding="utf-8")
     except OSError as error:
         raise SpatialError(
             ErrorCode.MODEL_MISSING, f"'{file}' cannot be read ({error.strerror or error})"
         ) from None
-    except ValueError as error:
-        raise SpatialError(ErrorCode.BAD_MANIFEST, f"'{file}' is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise SpatialError(ErrorCode.BAD_MANIFEST, f"'{file}' is not text") from None
+
+
+def _metrics(file: Path | None) -> dict[str, Any]:
+    """What `score --out` wrote, {} without a file."""
+    if file is None:
+        return {}
+    try:
+        metrics = json.loads(_text(file))
+        for figure in metrics["figures"]:
+            Measured.from_json(figure)
+        return dict(metrics)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpatialError(
+            ErrorCode.BAD_MANIFEST, f"'{file}' is not what `score --out` writes: {error}"
+        ) from None
 
 
 def _check_replaceable(out: Path) -> None:

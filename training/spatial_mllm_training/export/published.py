@@ -92,7 +92,11 @@ def open_run(run: Path, checkpoint: Path | None = None) -> PublishedRun:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE, f"'{run}' was trained on other weights than those of '{place}'"
         )
-    weights = {**found.weights(), **found.average()}
+    weights = {
+        name: value
+        for name, value in {**found.weights(), **found.average()}.items()
+        if not name.startswith("feature_projector.")  # what only learning from a teacher needs
+    }
     known = {name for name, p in model.named_parameters() if p.requires_grad}
     if weights.keys() != known:
         other = sorted(weights.keys() ^ known)[0]

@@ -160,6 +160,8 @@ class TrainConfig:
         checkpoint_steps: instead of `checkpoint_minutes`.  validate_steps: likewise.
         keep_checkpoints: how many are left on disk.
         workers: processes that prepare samples.
+        number_digits: of the metric numbers of a small model's answers, which its runtime then reads as medians
+            (`spatial_mllm_core.model.numbers`); 0: numbers as published.
     """
 
     name: str
@@ -197,6 +199,7 @@ class TrainConfig:
     validate_batches: int = 8
     keep_checkpoints: int = 2
     workers: int = 1
+    number_digits: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):

@@ -90,7 +90,8 @@ def build_learner(
     use_batched_attention(model.hf)
     model.hf.set_attn_implementation(attention.NAME)
     model.depth_head.to(memory_format=torch.channels_last)
-    form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"))
+    words = Words(number_digits=config.number_digits)
+    form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"), words)
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))
 
 
@@ -183,7 +184,8 @@ def build_sources(
         sources["general"] = GeneralSource(
             paths.general,
             paths.general_images or paths.general.parent,
-            learner.form,
+            # numbers of a conversation are no measurements
+            replace(learner.form, words=replace(learner.form.words, number_digits=0)),
             viewer,
             config.seed,
             max_tokens=config.rows.max_tokens,
@@ -206,9 +208,14 @@ def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[
             ErrorCode.NO_FRAME,
             f"{scenes} holds {len(training)} training and {len(held_out)} held-out scenes; run make_scenes first",
         )
-    maps = config.spatial is not None
+    builder = functools.partial(
+        PairBuilder,
+        tokenizer=learner.tokenizer,
+        maps=config.spatial is not None,
+        number_digits=config.number_digits,
+    )
     fixed = replace(config.data, camera_dropout=0.0)
     return (
-        PairSource(PairBuilder(training, learner.tokenizer, config.data, maps=maps), config.seed),
-        PairSource(PairBuilder(held_out, learner.tokenizer, fixed, augment=False, maps=maps), 1),
+        PairSource(builder(training, config=config.data), config.seed),
+        PairSource(builder(held_out, config=fixed, augment=False), 1),
     )

@@ -28,6 +28,7 @@ def tiny_cpu() -> TrainConfig:
         mix=MixConfig(pairs=0.7, rows=0.3),
         minutes=70.0,
         batch=8,
+        number_digits=5,
     )
 
 

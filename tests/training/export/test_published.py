@@ -262,3 +262,20 @@ def test_a_run_is_refused_on_a_base_that_it_was_not_trained_on(train_to, tmp_pat
     assert "is whole" in capsys.readouterr().err
     assert main(["--run", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "not a run folder that train wrote" in capsys.readouterr().err
+
+
+@ONE_FAMILY
+def test_what_only_learning_from_a_teacher_needs_is_left_out(train_to, tmp_path):
+    finished = train_to("run", steps=1)
+    found = checkpoints.latest(finished.run)
+    checkpoints.write(
+        finished.run,
+        found.progress,
+        belongs_to={**found.belongs_to, "teacher": "specialist 2"},
+        weights={**found.weights(), "feature_projector.0.weight": torch.ones(2, 2)},
+        average={},
+        optimizer=found.optimizer(),
+        keep=1,
+    )
+    out = export(finished, tmp_path / "out")
+    assert torch.equal(finished.logits(load(finished.base, **files(out))), finished.logits(finished.model))

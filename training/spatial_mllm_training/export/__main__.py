@@ -127,7 +127,7 @@ def _metrics(file: Path | None) -> dict[str, Any]:
         for figure in metrics["figures"]:
             Measured.from_json(figure)
         return dict(metrics)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpatialError(
             ErrorCode.BAD_MANIFEST, f"'{file}' is not what `score --out` writes: {error}"
         ) from None

@@ -141,6 +141,7 @@ def test_equal_arguments_give_equal_records(small, tmp_path):
         (["--real", "object_motion", "no/balls", "x"], "no/balls"),
         (["--real", "ply", "x", "x"], "no sources of kind"),
         (["--benchmark-score", "no.json"], "no.json"),
+        (["--option", "posed_rgbd.world_up=0,1,0"], "a kind given with --real"),
     ],
 )
 def test_what_is_missing_is_one_sentence(small, capsys, change, words):

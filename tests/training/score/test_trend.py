@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def test_a_bundle_is_asked_as_the_reward_asks():
         assert trace.predicted_m[number - 1] == pytest.approx(said, nan_ok=True)
     assert trace.trend == follows(trace.predicted_m, trace.true_m)
     assert trace.clock == pytest.approx(follows(range(len(trace.true_m)), trace.true_m))
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="needs the shipped model")
+def test_a_point_that_left_the_image_costs_its_episode_alone():
+    model = SpatialModel.load(BUNDLE)
+    episode = next(episodes.each(find_scenes(ROOT / "tests/fixtures/dvrk")))
+    (trace,) = judge(model, [dataclasses.replace(episode, point_px=(-2.0, 5.0))]).traces
+    assert trace.judged == 0 and math.isnan(trace.trend) and "outside" in trace.fault
+    assert math.isfinite(trace.clock)

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from spatial_mllm_core.errors import SpatialError, one_line
+from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.arguments import whole_number
 from spatial_mllm_training.benchmark.data import BenchmarkProblem
@@ -103,8 +103,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.run is not None:
         plots.learning, plots.learning_unit = page.read_learning(arguments.run)
     given = arguments.real or [list(d) for d in real.DEFAULTS if Path(d[1]).exists()]
+    kinds = {kind for kind, _, _ in given}
+    for option in arguments.option:
+        if _kind_of(option) not in kinds:
+            raise SpatialError(
+                ErrorCode.BAD_NUMBER,
+                f"--option expects KIND.NAME=VALUE of a kind given with --real, found '{option}'",
+            )
     recordings = tuple(
-        real.Recording(name, tuple(find_all([[kind, path]], _options_of(kind, arguments.option))))
+        real.Recording(
+            name, tuple(find_all([[kind, path]], [o for o in arguments.option if _kind_of(o) == kind]))
+        )
         for kind, path, name in given
     )
     record = measure(
@@ -138,8 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _options_of(kind: str, options: list[str]) -> list[str]:
-    return [o for o in options if o.partition("=")[0].partition(".")[0] == kind]
+def _kind_of(option: str) -> str:
+    return option.partition("=")[0].partition(".")[0]
 
 
 def table(record: Record) -> str:

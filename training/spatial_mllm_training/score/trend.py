@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.evaluation.metrics import displacement_error, spearman
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.reward import RewardGoal, RewardTask
@@ -73,7 +74,14 @@ def _trace(model: SpatialModel, episode: Episode) -> Trace:
     task = RewardTask(
         "trend", episode.point_px, RewardGoal.MOVE_DISTANCE, distance_m=max(0.01, float(np.nanmax(true_m)))
     )
-    annotator = RewardAnnotator(model, task, episode.frames[0])
+    clock = follows(np.arange(len(true_m)), true_m)
+    try:
+        annotator = RewardAnnotator(model, task, episode.frames[0])
+    except SpatialError as fault:
+        unjudged = (math.nan,) * len(true_m)
+        return Trace(
+            episode.name, tuple(true_m.tolist()), unjudged, math.nan, clock, math.nan, fault.sentence
+        )
     rewards = [annotator.judge(frame)[0] for frame in episode.frames[1:]]
     predicted_m = np.array([r.distance_m for r in rewards])
     faults = [r.error_sentence for r in rewards if not r.valid]
@@ -83,7 +91,7 @@ def _trace(model: SpatialModel, episode: Episode) -> Trace:
         tuple(true_m.tolist()),
         tuple(predicted_m.tolist()),
         follows(predicted_m, true_m),
-        follows(np.arange(len(true_m)), true_m),
+        clock,
         math.nan if error is None else error.mean_m,
         faults[-1] if faults else "",
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from spatial_mllm_core.errors import SpatialError, one_line
+from spatial_mllm_training.arguments import positive_number
 from spatial_mllm_training.scenes.cameras import CAMERA_SETS, DOMAINS, hfov_deg_of, hfov_intervals_deg
 from spatial_mllm_training.scenes.generate import make_scene
 from spatial_mllm_training.scenes.record import SceneRecord
@@ -36,10 +37,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=_seeds, required=True, help="FIRST:LAST (last not included), or one seed"
     )
-    parser.add_argument("--workers", type=_positive, default=1, help="processes (default 1)")
+    parser.add_argument("--workers", type=positive_number, default=1, help="processes (default 1)")
     parser.add_argument("--size", type=_size, default=(256, 192), help="WIDTHxHEIGHT (default 256x192)")
-    parser.add_argument("--steps", type=_positive, default=4, help="time steps a scene (default 4)")
-    parser.add_argument("--views", type=_positive, default=4, help="cameras a scene (default 4)")
+    parser.add_argument("--steps", type=positive_number, default=4, help="time steps a scene (default 4)")
+    parser.add_argument("--views", type=positive_number, default=4, help="cameras a scene (default 4)")
     parser.add_argument(
         "--domain",
         choices=sorted(DOMAINS),
@@ -55,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="held-out: only fields of view that no other scene has, for tests (default training)",
     )
     parser.add_argument(
-        "--supersample", type=_positive, default=2, help="draw colour finer and average (default 2)"
+        "--supersample", type=positive_number, default=2, help="draw colour finer and average (default 2)"
     )
     parser.add_argument("--overwrite", action="store_true", help="make scenes anew that are already there")
     arguments = parser.parse_args(argv)
@@ -73,12 +74,6 @@ def _seeds(text: str) -> range:
     if not len(seeds) or seeds[0] < 0 or seeds[-1] > 99_999_999:
         raise argparse.ArgumentTypeError(f"no seeds between 0 and 99999999 in '{text}'")
     return seeds
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found '{text}'")
-    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:

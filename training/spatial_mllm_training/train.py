@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_training.arguments import positive_amount, positive_number
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.recipes.config import DistillationConfig
 from spatial_mllm_training.sources import SceneProblem
@@ -19,15 +20,16 @@ from spatial_mllm_training.training_loop.memory import plan
 from spatial_mllm_training.training_loop.setup import DataPaths
 
 _EXAMPLES = """examples:
-  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/tiny
+  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --rows data/multispa \\
+      --depth simulated data/scenes --out runs/tiny
   python -m spatial_mllm_training.train --recipe qwen2_5_vl_3b_lora --plan
   accelerate launch --config_file training/accelerate/fsdp.yaml --num_processes 8 \\
       -m spatial_mllm_training.train --recipe qwen2_5_vl_7b_lora \\
       --rows data/multispa --depth simulated data/scenes --general llava.json --out runs/qwen
-  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/taught \\
-      --teacher specialist --teacher-weights runs/teacher
+  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --rows data/multispa \\
+      --depth simulated data/scenes --out runs/taught --teacher specialist --teacher-weights runs/teacher
   torchrun --nproc-per-node 2 -m spatial_mllm_training.train --recipe tiny_cpu --threads 1 \\
-      --scenes data/scenes --out runs/tiny
+      --scenes data/scenes --rows data/multispa --depth simulated data/scenes --out runs/tiny
 """
 
 
@@ -87,9 +89,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="print trained and frozen parameters and the memory needed, then stop",
     )
-    parser.add_argument("--minutes", type=float, help="time budget instead of the recipe's")
-    parser.add_argument("--steps", type=int, help="optimiser steps as the budget, instead of time")
-    parser.add_argument("--threads", type=int, default=2, help="of a process on a CPU (default 2)")
+    parser.add_argument("--minutes", type=positive_amount, help="time budget instead of the recipe's")
+    parser.add_argument(
+        "--steps", type=positive_number, help="optimiser steps as the budget, instead of time"
+    )
+    parser.add_argument(
+        "--threads", type=positive_number, default=2, help="of a process on a CPU (default 2)"
+    )
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--strict", action="store_true", help="stop at a bad row instead of leaving it out")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

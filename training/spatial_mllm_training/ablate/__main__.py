@@ -18,6 +18,7 @@ from spatial_mllm_training.ablate.micro import micro
 from spatial_mllm_training.ablate.page import page
 from spatial_mllm_training.ablate.report import Report, report, text
 from spatial_mllm_training.ablate.running import Plan, Tests, run_all, subtasks_of, with_teacher
+from spatial_mllm_training.arguments import positive_amount, positive_number
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.training_loop.setup import DataPaths
@@ -65,15 +66,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--teacher-minutes",
-        type=float,
+        type=positive_amount,
         help="of its training (default: those of a run, or as many steps as a run has)",
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", nargs="+", default=[], help="only these (default: all)")
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of every arm (default 3)")
+    parser.add_argument("--seeds", type=positive_number, default=3, help="runs of every arm (default 3)")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--steps", type=_positive, help="of every run (default: the recipe's)")
-    budget.add_argument("--minutes", type=float, help="of the slowest arm's run; all get as many steps")
+    budget.add_argument("--steps", type=positive_number, help="of every run (default: the recipe's)")
+    budget.add_argument(
+        "--minutes", type=positive_amount, help="of the slowest arm's run; all get as many steps"
+    )
     parser.add_argument(
         "--recipe",
         choices=["micro", *sorted(RECIPES)],
@@ -81,10 +84,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="model and batch (default micro)",
     )
     parser.add_argument(
-        "--test-samples", type=_positive, help="of each test set (default: 96 pairs of views, or all rows)"
+        "--test-samples",
+        type=positive_number,
+        help="of each test set (default: 96 pairs of views, or all rows)",
     )
     parser.add_argument(
-        "--slope-images", type=_positive, default=EvalSize.slope_images, help="of each (default %(default)s)"
+        "--slope-images",
+        type=positive_number,
+        default=EvalSize.slope_images,
+        help="of each (default %(default)s)",
     )
     parser.add_argument(
         "--least-view-deg",
@@ -94,7 +102,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive_number,
         default=1,
         help="of a CPU (default 1; more wait for each other where cores are shared)",
     )
@@ -105,16 +113,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--scenes or --rows is needed")
     if arguments.rows and not arguments.test_rows:
         parser.error("--rows needs --test-rows to be measured on")
-    for name in ("minutes", "teacher_minutes"):
-        if (value := getattr(arguments, name)) is not None and value <= 0:
-            parser.error(f"--{name.replace('_', '-')} is above 0")
     return arguments
-
-
-def _positive(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found '{word}'")
-    return int(word)
 
 
 def planned(arguments: argparse.Namespace) -> Plan:

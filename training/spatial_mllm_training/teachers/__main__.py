@@ -11,7 +11,7 @@ import torch
 
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.ablate.micro import micro
-from spatial_mllm_training.arguments import positive_number
+from spatial_mllm_training.arguments import positive_amount, positive_number
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import MixConfig
 from spatial_mllm_training.sources import SceneProblem
@@ -20,8 +20,8 @@ from spatial_mllm_training.training_loop.teaching import Lessons, train_teacher
 
 _EXAMPLES = """examples:
   python -m spatial_mllm_training.teachers --recipe tiny_cpu --scenes data/scenes --out runs/teacher --minutes 20
-  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --out runs/taught \\
-      --teacher specialist --teacher-weights runs/teacher
+  python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --rows data/multispa \\
+      --depth simulated data/scenes --out runs/taught --teacher specialist --teacher-weights runs/teacher
 """
 
 
@@ -55,7 +55,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the specialist")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=float, default=defaults.minutes, help="default %(default)g")
+    budget.add_argument(
+        "--minutes", type=positive_amount, default=defaults.minutes, help="default %(default)g"
+    )
     budget.add_argument("--steps", type=positive_number, help="instead of minutes")
     parser.add_argument("--threads", type=positive_number, default=2, help="of a CPU (default 2)")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     device = "cuda" if torch.cuda.is_available() and not arguments.cpu else "cpu"
     try:
         train_teacher(dataclasses.replace(config, mix=mix), paths, arguments.out, lessons, device=device)
-    except (SpatialError, SceneProblem) as error:
+    except (SpatialError, SceneProblem, FloatingPointError) as error:
         print(getattr(error, "sentence", error), file=sys.stderr)
         return 2
     print(f"written to {arguments.out}")

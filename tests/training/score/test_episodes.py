@@ -98,12 +98,16 @@ def test_pushes_are_drawn_once_and_no_clock_follows_them(tmp_path):
     except SpatialError as error:
         pytest.skip(error.sentence)
     (ref,) = episodes.make_pushes(tmp_path, 1)
-    drawn = {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
+    kept = tmp_path / "workspace"
+    drawn = {f: f.stat().st_mtime_ns for f in kept.iterdir()}
     assert episodes.make_pushes(tmp_path, 1)[0].name == ref.name
-    assert {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()} == drawn
-    assert ref.seed >= episodes.FIRST_SEED and find_scenes(tmp_path)[0].seed == ref.seed
+    assert {f: f.stat().st_mtime_ns for f in kept.iterdir()} == drawn
+    assert ref.seed >= episodes.FIRST_SEED and find_scenes(kept)[0].seed == ref.seed
     found = next(episodes.each([ref]))
     distance_m = found.distance_m
     assert len(found.frames) > 20 and distance_m.max() > 0.08
     assert (np.diff(distance_m) < -1e-3).any(), "it goes back"
     assert spearmanr(np.arange(len(distance_m)), distance_m).statistic < 0.9
+    (other,) = episodes.make_pushes(tmp_path, 1, domain="mat")
+    images = [next(episodes.each([r])).frames[0].image_rgb for r in (ref, other)]
+    assert (images[0] != images[1]).any(), "another domain is drawn anew beside it"

@@ -51,6 +51,9 @@ class Episode:
 def make_pushes(folder: Path, count: int, *, domain: str = "workspace") -> list[SceneRef]:
     """Draw the pushes that are not there yet (2 s each) and return all; seeds without a good view are passed over.
 
+    Args:
+        folder: keeps each domain in a folder of its own, since files are named by seed alone.
+
     Raises:
         SpatialError: nothing can be drawn here. SceneProblem: a broken file.
     """
@@ -59,6 +62,7 @@ def make_pushes(folder: Path, count: int, *, domain: str = "workspace") -> list[
     from spatial_mllm_training.scenes.render import choose_gl
     from spatial_mllm_training.scenes.views import NoViewError
 
+    folder = folder / domain
     folder.mkdir(parents=True, exist_ok=True)
     made: list[SceneRef] = []
     for seed in range(FIRST_SEED, FIRST_SEED + 3 * count):

@@ -269,7 +269,7 @@ class SpatialModel:
         Raises:
             SpatialError: QUESTION_TOO_LONG.
         """
-        words = "".join(c if c.isprintable() else " " for c in words).strip()
+        words = "".join(c if c.isprintable() else " " for c in words)
         if len(words) > longest:
             raise SpatialError(
                 ErrorCode.QUESTION_TOO_LONG,
@@ -277,7 +277,7 @@ class SpatialModel:
             )
         for token in self._tokenizer.get_added_tokens_decoder().values():
             words = words.replace(str(token.content), " ")
-        return words
+        return words.strip()
 
     def _generate(
         self,

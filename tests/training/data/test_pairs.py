@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
 from spatial_mllm_training.data.packing import IGNORE, LeftOutError
 from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
@@ -345,3 +346,11 @@ def answers_of(sample, tokenizer):
         labels = sample.labels[sample.owner == owner]
         texts.append(tokenizer.decode(labels[labels != IGNORE].tolist()))
     return texts
+
+
+def test_a_torn_scene_is_named(scene, tokenizer):
+    whole = scene.read_bytes()
+    for torn in (b"", whole[:500], whole[:-40]):
+        scene.write_bytes(torn)
+        with pytest.raises(SpatialError, match=r"scene_00000001\.npz' is not a whole scene"):
+            PairBuilder([scene], tokenizer, PairConfig())

@@ -34,3 +34,8 @@ def test_features_that_weigh_nothing_are_refused(weight):
 
 def test_features_may_weigh_nothing_beside_the_teachers_depth():
     assert DistillationConfig(weight=0.0, fills_truth=True).weight == 0.0
+
+
+def test_published_checkpoints_spell_numbers_as_published():
+    with pytest.raises(ValueError, match="number_digits is 0"):
+        dataclasses.replace(RECIPES["qwen2_5_vl_3b_lora"](), number_digits=5)

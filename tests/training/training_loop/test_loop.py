@@ -105,6 +105,12 @@ def test_a_checkpoint_of_another_model_is_refused(scenes, micro, tmp_path):
         run(micro(), scenes, out, cpu=True, quiet=True)
 
 
+def test_a_checkpoint_that_spells_numbers_differently_is_refused(scenes, micro, tmp_path):
+    run(micro(steps=1), scenes, tmp_path / "run", cpu=True, quiet=True)
+    with pytest.raises(SpatialError, match="number digits 0, but the recipe gives 5"):
+        run(micro(steps=2, number_digits=5), scenes, tmp_path / "run", cpu=True, quiet=True)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(scenes, micro, tmp_path):
     out = tmp_path / "run"
     config = micro(

@@ -7,6 +7,8 @@ frames never show a field of view that is held out for tests. Knows no model.
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tokenizers import Tokenizer
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_core.tasks import camera_motion, depth, object_motion
 from spatial_mllm_core.tasks.text import pixel_to_coordinate
 from spatial_mllm_training.augment.draws import is_held_out
@@ -139,7 +142,7 @@ class PairBuilder:
         maps: bool = False,
         number_digits: int = 0,
     ) -> None:
-        self.scenes = {path: map_npz(path) for path in scenes}
+        self.scenes = {path: _scene(path) for path in scenes}
         self._order = sorted(self.scenes)
         self.tokenizer = tokenizer
         self.config = config
@@ -334,6 +337,15 @@ class PairBuilder:
                 truth = object_motion.vector_truth(movement)
                 questions.append(Question(object_motion.OBJECT_VECTOR[moving], (coordinate,), truth))
         return questions
+
+
+def _scene(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return map_npz(path)
+    except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
+        raise SpatialError(
+            ErrorCode.NOT_READY, f"'{path}' is not a whole scene of make_scenes: {one_line(str(error))}"
+        ) from None
 
 
 def dense_targets(view: PairView, *, maps: bool) -> tuple[RowTargets, ...]:

@@ -204,6 +204,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision is bf16 or fp32, found '{self.precision}'")
+        if self.number_digits and self.published is not None:
+            raise ValueError("a published checkpoint spells numbers as published: number_digits is 0")
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"the optimizer is muon or adamw, found '{self.optimizer}'")
 

@@ -108,7 +108,10 @@ class TrainingRun:
         }
         if distiller is not None:
             self.belongs_to["teacher"] = distiller.identity
-        if config.published is not None:
+        if config.published is None:  # what weights of the same shapes would read differently
+            self.belongs_to["input"] = f"{config.data.width}x{config.data.height}"
+            self.belongs_to["number digits"] = str(config.number_digits)
+        else:
             self.belongs_to |= adapting.identity(learner.model)
         optimizers = build_optimizers(learner.model, config)
         self.objective, self.optimizers = placed(accelerator, objective, learner.model, optimizers)

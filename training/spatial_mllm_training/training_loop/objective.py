@@ -228,7 +228,9 @@ def figures(objective: nn.Module, batches: list[Batch]) -> dict[str, float]:
             add("token_accuracy", (out.logits.argmax(-1) == out.targets).float().mean())
         ratios = []
         for (log_depth, _), group in zip(out.depths, batch.groups, strict=bool(out.depths)):
-            valid = torch.isfinite(group.depth) & (group.depth > 0)
+            valid = (
+                torch.isfinite(group.depth) & (group.depth > 0) & group.is_metric[group.row][:, None, None]
+            )
             ratios.append(torch.exp(log_depth[valid]) / group.depth[valid])
         if ratios and len(ratio := torch.cat(ratios)):
             add("abs_rel", (ratio - 1).abs().mean())

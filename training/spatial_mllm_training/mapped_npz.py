@@ -13,11 +13,10 @@ import numpy as np
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 _LOCAL_HEADER_BYTES = 30
-_COPIED_BYTES = 1 << 16
 
 
 def map_npz(path: Path) -> dict[str, np.ndarray]:
-    """Name -> read-only array of every member; large members are views of one memory map of the file.
+    """Name -> read-only array of every member; views of one memory map of the file.
 
     A map keeps its file open: a process that reads some thousand files gets as many as the system allows.
 
@@ -62,9 +61,6 @@ def _map(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{path}: member {info.filename} holds Python objects")
             count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             part = whole[raw.tell() : raw.tell() + count]
-            if count <= _COPIED_BYTES:
-                part = np.array(part)
-                part.flags.writeable = False
             array = part.view(dtype).reshape(shape, order="F" if fortran else "C")
             arrays[info.filename[: -len(".npy")]] = array if shape else array[()]
     return arrays

@@ -1,4 +1,4 @@
-"""Numbers on a command line, with the sentence that argparse shows for others; knows no command."""
+"""Numbers and sources on a command line, with the sentence that argparse shows for others; knows no command."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ def positive_amount(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"expected a number above 0, found '{text}'")
     return value
+
+
+def add_depth_sources(parser: argparse.ArgumentParser, words: str) -> None:
+    """`--depth KIND PATH`, any number of times: the sources of rows' depth images."""
+    parser.add_argument(
+        "--depth",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KIND", "PATH"),
+        help=f"{words}, as --source of make_multispa",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.arguments import positive_amount, positive_number
+from spatial_mllm_training.arguments import add_depth_sources, positive_amount, positive_number
 from spatial_mllm_training.recipes import RECIPES, TrainConfig
 from spatial_mllm_training.recipes.config import DistillationConfig
 from spatial_mllm_training.sources import SceneProblem
@@ -54,14 +54,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--held-out-rows", type=Path, action="append", default=[], help="likewise, for validation"
     )
-    parser.add_argument(
-        "--depth",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KIND", "PATH"),
-        help="sources whose depth images are the truth of the 3D heads, as --source of make_multispa",
-    )
+    add_depth_sources(parser, "sources whose depth images are the truth of the 3D heads")
     parser.add_argument("--general", type=Path, help="JSON of LLaVA conversations")
     parser.add_argument(
         "--general-images", type=Path, help="folder of their images (default: beside the JSON)"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_mllm_training.ablate.micro import micro
 from spatial_mllm_training.multispa.run import make_dataset
+from spatial_mllm_training.recipes.micro import micro
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED
 from spatial_mllm_training.sources.simulated import find_scenes
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_mllm_training.ablate.micro import micro as micro_recipe
 from spatial_mllm_training.recipes.config import SpatialConfig
+from spatial_mllm_training.recipes.micro import micro as micro_recipe
 from spatial_mllm_training.supervision.targets import nearest_depth
 from spatial_mllm_training.teachers.__main__ import main
 from spatial_mllm_training.teachers.specialist import Specialist, SpecialistConfig

@@ -14,12 +14,11 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.ablate.arms import EXPERIMENTS, Experiment, experiment, groups_of
 from spatial_mllm_training.ablate.eval_sets import EvalSize
-from spatial_mllm_training.ablate.micro import micro
 from spatial_mllm_training.ablate.page import page
 from spatial_mllm_training.ablate.report import Report, report, text
 from spatial_mllm_training.ablate.running import Plan, Tests, run_all, subtasks_of, with_teacher
-from spatial_mllm_training.arguments import positive_amount, positive_number
-from spatial_mllm_training.recipes import RECIPES, TrainConfig
+from spatial_mllm_training.arguments import add_depth_sources, positive_amount, positive_number
+from spatial_mllm_training.recipes import EXPERIMENT_RECIPES, TrainConfig
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.training_loop.setup import DataPaths
 from spatial_mllm_training.training_loop.teaching import Lessons, held_out_figures
@@ -49,14 +48,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--rows", type=Path, action="append", default=[], help="data set of make_multispa; may be repeated"
     )
     parser.add_argument("--test-rows", type=Path, action="append", default=[], help="likewise, for the tests")
-    parser.add_argument(
-        "--depth",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KIND", "PATH"),
-        help="sources whose depth images are the truth of the rows, as --source of make_multispa",
-    )
+    add_depth_sources(parser, "sources whose depth images are the truth of the rows")
     parser.add_argument(
         "--teacher",
         default="",
@@ -79,7 +71,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--recipe",
-        choices=["micro", *sorted(RECIPES)],
+        choices=sorted(EXPERIMENT_RECIPES),
         default="micro",
         help="model and batch (default micro)",
     )
@@ -125,7 +117,7 @@ def planned(arguments: argparse.Namespace) -> Plan:
     rows = tuple(arguments.rows)
     groups = groups_of(subtasks_of(rows)) if arguments.experiment == "tasks" else ()
     chosen: Experiment = experiment(arguments.experiment, from_rows=bool(rows), groups=groups)
-    base: TrainConfig = micro() if arguments.recipe == "micro" else RECIPES[arguments.recipe]()
+    base: TrainConfig = EXPERIMENT_RECIPES[arguments.recipe]()
     if arguments.steps is not None:
         base = dataclasses.replace(base, steps=arguments.steps)
     return Plan(

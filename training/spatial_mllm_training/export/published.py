@@ -92,17 +92,7 @@ def open_run(run: Path, checkpoint: Path | None = None) -> PublishedRun:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE, f"'{run}' was trained on other weights than those of '{place}'"
         )
-    weights = {
-        name: value
-        for name, value in {**found.weights(), **found.average()}.items()
-        if not name.startswith("feature_projector.")  # what only learning from a teacher needs
-    }
-    known = {name for name, p in model.named_parameters() if p.requires_grad}
-    if weights.keys() != known:
-        other = sorted(weights.keys() ^ known)[0]
-        raise SpatialError(
-            ErrorCode.MODEL_SIGNATURE, f"'{found.folder}' is not of the model in config.json: see {other}"
-        )
+    weights = found.final_weights({name for name, p in model.named_parameters() if p.requires_grad})
     model.load_state_dict(weights, strict=False)  # what is missing is frozen
     return PublishedRun(
         adapting.served(model), config, config.published, learner.tokenizer, place, found.progress.step

@@ -61,17 +61,7 @@ def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[st
     if tokenizer is None:
         raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' has lost its {TOKENIZER}")
     learner = build_learner(config, tokenizer=tokenizer)
-    weights = {
-        name: value
-        for name, value in {**found.weights(), **found.average()}.items()
-        if not name.startswith("feature_projector.")  # what only learning from a teacher needs
-    }
-    known = dict(learner.model.named_parameters())
-    if weights.keys() != known.keys():
-        other = sorted(weights.keys() ^ known.keys())[0]
-        raise SpatialError(
-            ErrorCode.MODEL_SIGNATURE, f"'{found.folder}' is not of the model in config.json: see {other}"
-        )
+    weights = found.final_weights(dict(learner.model.named_parameters()))
     learner.model.load_state_dict(weights, strict=False)  # what is missing is tied to what is there
     progress = {
         "steps": found.progress.step,

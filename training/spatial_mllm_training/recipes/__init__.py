@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spatial_mllm_training.recipes.config import TrainConfig
+from spatial_mllm_training.recipes.micro import micro
 from spatial_mllm_training.recipes.published import (
     internvl3_1b_lora,
     internvl3_8b_lora,
@@ -27,4 +28,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     )
 }
 
-__all__ = ["RECIPES", "TrainConfig"]
+EXPERIMENT_RECIPES = {"micro": micro, **RECIPES}
+"""With the one that is made for many short runs."""
+
+__all__ = ["EXPERIMENT_RECIPES", "RECIPES", "TrainConfig"]

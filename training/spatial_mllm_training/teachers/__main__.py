@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.ablate.micro import micro
-from spatial_mllm_training.arguments import positive_amount, positive_number
-from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.arguments import add_depth_sources, positive_amount, positive_number
+from spatial_mllm_training.recipes import EXPERIMENT_RECIPES
 from spatial_mllm_training.recipes.config import MixConfig
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.training_loop.setup import DataPaths
@@ -36,7 +35,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--recipe", choices=["micro", *sorted(RECIPES)], default="tiny_cpu", help="of the pupil"
+        "--recipe", choices=sorted(EXPERIMENT_RECIPES), default="tiny_cpu", help="of the pupil"
     )
     parser.add_argument("--scenes", type=Path, help="folder written by make_scenes")
     parser.add_argument(
@@ -45,14 +44,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--held-out-rows", type=Path, action="append", default=[], help="likewise, to measure on"
     )
-    parser.add_argument(
-        "--depth",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KIND", "PATH"),
-        help="sources of the rows' depth images, as --source of make_multispa",
-    )
+    add_depth_sources(parser, "sources of the rows' depth images")
     parser.add_argument("--out", type=Path, required=True, help="folder of the specialist")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
@@ -71,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     arguments = parse_arguments(argv)
     torch.set_num_threads(arguments.threads)
-    config = micro() if arguments.recipe == "micro" else RECIPES[arguments.recipe]()
+    config = EXPERIMENT_RECIPES[arguments.recipe]()
     mix = MixConfig(pairs=0.0, rows=1.0) if arguments.rows else MixConfig()
     paths = DataPaths(
         scenes=arguments.scenes,

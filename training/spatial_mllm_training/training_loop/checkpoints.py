@@ -15,7 +15,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,27 @@ class Checkpoint:
         """Averaged weights, {} where there are none."""
         path = self.folder / AVERAGE
         return load_file(str(path)) if path.exists() else {}
+
+    def final_weights(self, known: Collection[str]) -> dict[str, Tensor]:
+        """What a run is served with: averaged weights where there are such, without what only a teacher needs.
+
+        Args:
+            known: names of the trained tensors of the model that they are for.
+
+        Raises:
+            SpatialError: MODEL_SIGNATURE when the names differ.
+        """
+        weights = {
+            name: value
+            for name, value in {**self.weights(), **self.average()}.items()
+            if not name.startswith("feature_projector.")
+        }
+        if other := sorted(weights.keys() ^ set(known)):
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE,
+                f"'{self.folder}' is not of the model in config.json: see {other[0]}",
+            )
+        return weights
 
     def optimizer(self) -> dict[str, Any]:
         return torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")

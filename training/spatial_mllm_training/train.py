@@ -76,6 +76,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--teacher-cache", type=Path, help="keep what it says here; for recipes that change no image"
     )
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run with the same model, whose weights a new run begins with",
+    )
     parser.add_argument("--out", type=Path, help="run folder; an existing run is resumed")
     parser.add_argument(
         "--plan",
@@ -123,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint=arguments.checkpoint,
         teacher_weights=arguments.teacher_weights,
         teacher_cache=arguments.teacher_cache,
+        begin_with=arguments.begin_with,
     )
     if config.distillation is None and (arguments.teacher_weights or arguments.teacher_cache):
         print(

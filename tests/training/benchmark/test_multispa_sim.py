@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,9 @@ def test_scenes_have_held_out_cameras_only_in_the_benchmark(tmp_path):
         assert arguments.seeds == recipe.seeds
         assert (arguments.size, arguments.views) == (recipe.size, recipe.views)
         assert (arguments.steps, arguments.workers) == (recipe.steps, 2)
+        assert arguments.domain == "broad"
+    mats = parse_arguments(sim.scene_arguments(replace(sim.MINI, domain="mat"), tmp_path, 2))
+    assert (mats.domain, mats.seeds) == ("mat", sim.MINI.seeds)
 
 
 @pytest.fixture(scope="module")

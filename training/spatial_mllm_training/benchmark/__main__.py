@@ -14,6 +14,7 @@ from spatial_mllm_training.benchmark import html_report, text_report
 from spatial_mllm_training.benchmark.blind import FILE_NAME, Blind, fit_blind
 from spatial_mllm_training.benchmark.data import BenchmarkProblem, each_row, load_rows, read_predictions
 from spatial_mllm_training.benchmark.scoring import score
+from spatial_mllm_training.scenes.cameras import DOMAINS
 from spatial_mllm_training.sources import SceneProblem
 
 _EXAMPLES = """examples:
@@ -68,6 +69,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verb.add_argument(
         "--workers", type=whole_number, default=1, help="processes (default 1); 0: in this one, without Ray"
     )
+    verb.add_argument(
+        "--domain",
+        choices=sorted(DOMAINS),
+        default="broad",
+        help="of make_scenes (default broad: MultiSPA-Sim itself; figures of others say the domain)",
+    )
     verb.set_defaults(run=run_make)
     return parser.parse_args(argv)
 
@@ -111,7 +118,9 @@ def run_make(arguments: argparse.Namespace) -> int:
     # MuJoCo and Ray are needed only here
     from spatial_mllm_training.benchmark.multispa_sim import make_benchmark
 
-    summary = make_benchmark(arguments.out, mini=arguments.mini, workers=arguments.workers)
+    summary = make_benchmark(
+        arguments.out, mini=arguments.mini, workers=arguments.workers, domain=arguments.domain
+    )
     short = {s: n for s, n in summary.wanted.items() if summary.rows.get(s, 0) < n}
     print(f"{sum(summary.rows.values())} rows in {arguments.out}, digest {summary.digest[:16]}")
     for subtask, wanted in short.items():

@@ -3,7 +3,7 @@
     opening, image 1, .., image V, question 1, question 2, ..
 
 A question sees the opening, its first `image_count` images and itself: what it would see if it were
-asked alone. A block mask and repeated positions keep the packed questions apart.
+asked alone. A block mask and repeated positions keep the packed questions apart, and images where wanted.
 """
 
 from __future__ import annotations
@@ -146,19 +146,27 @@ def pack(
     *,
     targets: tuple[RowTargets, ...] | None = None,
     max_tokens: int | None = None,
+    apart: bool = False,
 ) -> Sample:
     """Lay out a sample. With `max_tokens` the questions that no longer fit are left out.
+
+    Args:
+        apart: every image is the first and only one of a prompt of its own, which nobody asks about.
 
     Raises:
         ValueError: not even the images and the first question fit.
     """
+    if apart and questions:
+        raise ValueError("nothing can be asked about images that are shown apart")
     blocks = _Blocks()
     blocks.add(form.encode(form.words.opening), 0, 0)
     starts = [blocks.at]
     for number, image in enumerate(images, 1):
-        blocks.add(form.encode(form.words.image_prefix.format(index=number)), number, number - 1)
-        blocks.add_image(form.image_id, image.grid, number, flat=not form.rows_and_columns)
-        blocks.add(form.encode(form.words.image_suffix), number, number - 1)
+        place, seen = (1, 0) if apart else (number, number - 1)
+        blocks.at = starts[place - 1]
+        blocks.add(form.encode(form.words.image_prefix.format(index=place)), number, seen)
+        blocks.add_image(form.image_id, image.grid, number, seen, flat=not form.rows_and_columns)
+        blocks.add(form.encode(form.words.image_suffix), number, seen)
         starts.append(blocks.at)
     owner = len(images)
     for index, question in enumerate(questions):
@@ -215,11 +223,11 @@ class _Blocks:
             start, self.at = self.at, self.at + len(tokens)
         self._append(tokens, owner, seen, text_positions(len(tokens), start), labels)
 
-    def add_image(self, image_id: int, grid: tuple[int, int], owner: int, *, flat: bool) -> None:
+    def add_image(self, image_id: int, grid: tuple[int, int], owner: int, seen: int, *, flat: bool) -> None:
         count = grid[0] * grid[1]
         place = text_positions(count, self.at) if flat else visual_positions(*grid, self.at)
         self.at = self.at + count if flat else position_after_visual(*grid, self.at)
-        self._append([image_id] * count, owner, owner - 1, place)
+        self._append([image_id] * count, owner, seen, place)
 
     def _append(
         self,

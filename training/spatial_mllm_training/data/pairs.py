@@ -75,6 +75,7 @@ class PairConfig:
         smallest_crop, aspect: of the window of the source that an image shows, see `views.Crop.random`.
         own_crops: share of pairs whose images have a window each, as from two cameras; others share one.
         camera_dropout: share of samples that are shown without their cameras.
+        apart: images are shown each by itself, for a model that learns to see before it learns to speak.
     """
 
     width: int = 192
@@ -90,6 +91,11 @@ class PairConfig:
     aspect: float = 1.15
     own_crops: float = 0.5
     camera_dropout: float = 0.05
+    apart: bool = False
+
+    def __post_init__(self) -> None:
+        if self.apart and (self.single_questions or self.pair_questions):
+            raise ValueError("nothing can be asked about images that are shown apart")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -167,7 +173,8 @@ class PairBuilder:
         questions = [self._worded(rng, q, 1) for q in view.single] + [
             self._worded(rng, q, 2) for q in view.pair
         ]
-        return pack(name, images, questions, self.form, targets=dense_targets(view, maps=self.maps))
+        targets = dense_targets(view, maps=self.maps)
+        return pack(name, images, questions, self.form, targets=targets, apart=cfg.apart)
 
     def _worded(self, rng: np.random.Generator, question: Question, image_count: int) -> PackedQuestion:
         task = question.task
@@ -263,6 +270,8 @@ class PairBuilder:
         valid = depth_mm > 0
         bodies = valid & (np.asarray(scene["body_id"][t, c]) > 0)
         count = self.config.single_questions
+        if count == 0:
+            return []
         pixels = np.concatenate(
             [
                 self._pick(rng, valid, count, crop),
@@ -298,6 +307,8 @@ class PairBuilder:
         (t1, c1), (t2, c2) = first, second
         moving = c1 != c2
         count = self.config.pair_questions
+        if count == 0:
+            return []
         depth_mm = np.asarray(scene["depth_mm"][t1, c1])
         ids = np.asarray(scene["body_id"][t1, c1])
         world_from_camera = np.asarray(scene["world_from_camera"], np.float64)
@@ -319,7 +330,7 @@ class PairBuilder:
             ]
         if len(pixels) == 0:
             return questions
-        pixels = pixels[rng.permutation(len(pixels))][: count - len(questions)]
+        pixels = pixels[rng.permutation(len(pixels))][: max(0, count - len(questions))]
         camera = CameraModel.from_k(np.asarray(scene["k"], np.float64), depth_mm.shape[1], depth_mm.shape[0])
         z = depth_mm[pixels[:, 1], pixels[:, 0]] / 1e3
         in_camera = camera.rays(pixels.astype(np.float64)) * z[:, None]

@@ -19,7 +19,7 @@ with one ray embedding per visual token, {taps} tapped decoder layers and a DPT 
 ## What it was trained on
 
 {data}No real image; from scratch, no pretrained weights.
-Recipe `{recipe}`: {steps} steps, {minutes} minutes of wall time.
+Trained by {before}recipe `{recipe}`: {steps} steps, {minutes} minutes of wall time.
 
 ## How good it is
 
@@ -31,6 +31,8 @@ trend only where a clock has none.
 | figure | on | value | blind | goal | | of |
 |---|---|---|---|---|---|---|
 """
+
+_BEFORE = "recipe `{recipe}`: {steps} steps, {minutes} minutes; then "
 
 _TAIL = """
 ## Limits
@@ -65,6 +67,7 @@ def write_card(manifest: Manifest, notes: str = "") -> str:
         verdict=verdict(lines),
         data=f"{metrics['data']}. " if metrics.get("data") else "",
         split=f": {metrics['split']}" if metrics.get("split") else "",
+        before=_BEFORE.format(**before) if (before := training.get("began_with")) else "",
         recipe=training.get("recipe", unknown),
         steps=training.get("steps", unknown),
         minutes=training.get("minutes", unknown),

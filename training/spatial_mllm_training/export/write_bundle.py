@@ -20,7 +20,12 @@ from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
-from spatial_mllm_training.training_loop.run_folder import TOKENIZER, kept_tokenizer, taught_subtasks
+from spatial_mllm_training.training_loop.run_folder import (
+    TOKENIZER,
+    began_with,
+    kept_tokenizer,
+    taught_subtasks,
+)
 from spatial_mllm_training.training_loop.setup import build_learner
 
 CONTEXT_STEP = 1024
@@ -67,6 +72,8 @@ def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[st
         "steps": found.progress.step,
         "minutes": round(found.progress.elapsed_s / 60.0, 1),
     }
+    if before := began_with(run):
+        progress["began_with"] = before
     return learner.model.eval().float(), config, tokenizer, progress
 
 

@@ -7,7 +7,9 @@ Accelerate places the model (CPU, GPU, DDP, FSDP) and gives bf16; everything tha
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import adapting, checkpoints
 from spatial_mllm_training.training_loop.averaging import WeightAverage
 from spatial_mllm_training.training_loop.batch import Batch, collate
+from spatial_mllm_training.training_loop.beginning import begin_with
 from spatial_mllm_training.training_loop.checkpoints import Progress
 from spatial_mllm_training.training_loop.distilling import Distiller, add_projector, build_distiller
 from spatial_mllm_training.training_loop.objective import Objective, figures
@@ -65,12 +68,15 @@ def run(
     accelerator = accelerator_for(config, cpu=cpu)
     try:
         distiller = build_distiller(config, paths, str(accelerator.device))
-        learner = build_learner(config, paths.checkpoint, tokenizer=kept_tokenizer(out))
+        before = paths.begin_with if checkpoints.latest(out, lambda torn: None) is None else None
+        tokenizer = kept_tokenizer(out if before is None else before)
+        learner = build_learner(config, paths.checkpoint, tokenizer=tokenizer)
+        began_with = {} if before is None else begin_with(before, learner.model)
         sources, weights, held_out = build_sources(config, paths, learner)
         trainer = TrainingRun(
             config, out, accelerator, learner, distiller=distiller, strict=strict, quiet=quiet
         )
-        return trainer.train(sources, weights, held_out)
+        return trainer.train(sources, weights, held_out, began_with=began_with)
     finally:
         accelerator.end_training()
         AcceleratorState._reset_state(True)  # so that the next run in this process may have another precision
@@ -131,7 +137,12 @@ class TrainingRun:
     # -- the course of a run ----------------------------------------------------------------------
 
     def train(
-        self, sources: dict[str, SampleSource], weights: list[float], held_out: SampleSource | None
+        self,
+        sources: dict[str, SampleSource],
+        weights: list[float],
+        held_out: SampleSource | None,
+        *,
+        began_with: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Any]:
         config, progress = self.config, self.progress
         learner, accelerator = self.learner, self.accelerator
@@ -142,6 +153,7 @@ class TrainingRun:
             subtasks=subtasks(sources),
             processes=accelerator.num_processes,
             device=str(accelerator.device),
+            began_with=began_with,
         )
         if changed:
             self._say(changed)

@@ -26,4 +26,4 @@ class PairSource:
 
     def subtasks(self) -> frozenset[str]:
         """Names of the subtasks that pairs are asked."""
-        return frozenset(TASKS)
+        return frozenset(TASKS) if not self.builder.config.apart else frozenset()

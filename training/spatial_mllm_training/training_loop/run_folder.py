@@ -10,6 +10,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -46,11 +47,13 @@ class RunFolder:
         subtasks: Sequence[str],
         processes: int,
         device: str,
+        began_with: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """Write what the run is; a sentence when its data are others than at its beginning, else "".
 
         Args:
             subtasks: what the data teach; what they taught in earlier sessions stays in the record.
+            began_with: the run whose weights this one begins with, see `beginning`; likewise.
         """
         if not self.leads:
             return ""
@@ -66,6 +69,8 @@ class RunFolder:
             "processes": processes,
             "device": device,
         }
+        if earlier := dict(began_with) or known.get("began_with"):
+            record["began_with"] = earlier
         self._write(RECORD, json.dumps(record, indent=2))
         if before is not None and before != dict(data):
             return "the data are not those that this run began with: it goes on, but cannot be repeated"
@@ -119,14 +124,40 @@ def taught_subtasks(run: Path) -> tuple[str, ...] | None:
     Raises:
         SpatialError: MODEL_SIGNATURE when the record is not what was written.
     """
+    told = _record(run).get("subtasks")
+    try:
+        return None if told is None else tuple(tasks.get(name).name for name in told)
+    except (TypeError, SpatialError):
+        raise _not_a_record(run) from None
+
+
+def began_with(run: Path) -> dict[str, Any]:
+    """What the record of a run says about the one whose weights it began with; {} for a run of its own.
+
+    Raises:
+        SpatialError: MODEL_SIGNATURE when the record is not what was written.
+    """
+    told = _record(run).get("began_with", {})
+    if not isinstance(told, dict):
+        raise _not_a_record(run)
+    return told
+
+
+def _record(run: Path) -> dict[str, Any]:
     file = run / RECORD
     if not file.exists():
-        return None
+        return {}
     try:
-        told = json.loads(file.read_text()).get("subtasks")
-        return None if told is None else tuple(tasks.get(name).name for name in told)
-    except (ValueError, TypeError, AttributeError, SpatialError):
-        raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"'{file}' is not the record of a run") from None
+        record = json.loads(file.read_text())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise _not_a_record(run)
+    return record
+
+
+def _not_a_record(run: Path) -> SpatialError:
+    return SpatialError(ErrorCode.MODEL_SIGNATURE, f"'{run / RECORD}' is not the record of a run")
 
 
 def kept_tokenizer(run: Path) -> Tokenizer | None:

@@ -1,0 +1,101 @@
+"""Stages: a run that begins with another one's weights; images shown apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.export.write_bundle import load_run
+from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.loop import run
+from spatial_mllm_training.training_loop.objective import Objective
+from spatial_mllm_training.training_loop.setup import build_learner, build_sources
+
+STAGE = PairConfig(width=96, height=64, single_questions=0, pair_questions=0, apart=True)
+
+
+def go(config, scenes, out, before=None):
+    return run(config, dataclasses.replace(scenes, begin_with=before), out, cpu=True, quiet=True)
+
+
+@pytest.fixture
+def first(scenes, micro, tmp_path):
+    """(configuration, folder) of a finished stage of images alone."""
+    config = micro(steps=2, data=STAGE)
+    go(config, scenes, tmp_path / "first")
+    return config, tmp_path / "first"
+
+
+def test_a_run_begins_with_the_final_weights_and_says_so(first, scenes, micro, tmp_path):
+    _, before = first
+    out = tmp_path / "second"
+    # rates of 0 leave the weights as they were begun with
+    still = micro(steps=1, learning_rate=0.0, matrix_learning_rate=0.0, weight_decay=0.0, ema=0.0)
+    go(still, scenes, out, before)
+    theirs, ours = load_run(before)[0].state_dict(), load_run(out)[0].state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    assert load_run(out)[3]["began_with"] == {
+        "recipe": "smoke", "steps": 2, "minutes": load_run(before)[3]["minutes"],
+    }  # fmt: skip
+
+
+def test_a_run_that_has_begun_goes_on_with_its_own_weights(first, scenes, micro, tmp_path):
+    _, before = first
+    alone, again = tmp_path / "alone", tmp_path / "again"
+    go(micro(steps=3), scenes, alone)
+    go(micro(steps=2), scenes, again)
+    go(micro(steps=3), scenes, again, before)
+    losses = [json.loads((o / "metrics.jsonl").read_text().splitlines()[-1])["loss"] for o in (alone, again)]
+    # the schedule of the first two steps was another one, but nothing of the other run is in there
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+    assert "began_with" not in json.loads((again / "run.json").read_text())
+
+
+def test_weights_that_do_not_fit_are_named(first, scenes, micro, tmp_path):
+    config, before = first
+    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, vision_mlp=80))
+    with pytest.raises(SpatialError, match=r"of shape \(48, 64\), the recipe's is \(48, 80\)"):
+        go(wider, scenes, tmp_path / "wider", before)
+    deeper = dataclasses.replace(config, model=dataclasses.replace(config.model, vision_layers=3))
+    with pytest.raises(SpatialError, match=r"see .*blocks\.2"):
+        go(deeper, scenes, tmp_path / "deeper", before)
+    with pytest.raises(SpatialError, match="holds no checkpoint to begin with"):
+        go(micro(), scenes, tmp_path / "none", tmp_path)
+
+
+def test_images_apart_are_seen_as_if_each_were_alone(scenes, micro):
+    """The depths and hidden states of a second image equal those of the same image in a batch of its own."""
+    config = micro(data=STAGE, precision="fp32")
+    learner = build_learner(config)
+    sources, _, _ = build_sources(config, scenes, learner)
+    sample = sources["pairs"].sample(0)
+    assert sources["pairs"].subtasks() == frozenset()
+    assert (sample.labels == -100).all()
+    half = len(sample.ids) // 2
+    last = dataclasses.replace(
+        sample,
+        images=sample.images[1:],
+        ids=sample.ids[half:],
+        labels=sample.labels[half:],
+        positions=sample.positions[:, half:],
+        owner=sample.owner[half:] - 1,
+        seen=sample.seen[half:],
+        targets=sample.targets[1:],
+    )
+    assert (sample.ids[:half] == sample.ids[half:]).all()  # the second one is called the first, too
+    assert (sample.positions[:, :half] == sample.positions[:, half:]).all()
+    objective = Objective.of(config, learner.model).eval()
+    with torch.no_grad():
+        both = objective(collate([sample], learner.pad_id), only_predict=True)
+        alone = objective(collate([last], learner.pad_id), only_predict=True)
+    torch.testing.assert_close(both.depths[0][0][1], alone.depths[0][0][0], rtol=0, atol=1e-5)
+
+
+def test_nothing_is_asked_about_images_apart():
+    with pytest.raises(ValueError, match="nothing can be asked"):
+        PairConfig(apart=True)

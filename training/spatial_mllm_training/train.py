@@ -137,6 +137,12 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    taught = config.distillation is not None and config.distillation.fills_truth
+    if not (arguments.plan or arguments.depth or config.mix.pairs or taught):
+        print(
+            "no --depth: rows alone do not say what is seen how far away, so no dense head learns",
+            file=sys.stderr,
+        )
     try:
         if arguments.plan:
             print(plan(config, checkpoint=arguments.checkpoint).text())

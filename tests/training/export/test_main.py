@@ -8,6 +8,24 @@ from spatial_mllm_training.export.__main__ import main
 from spatial_mllm_training.recipes import RECIPES
 
 
+def test_figures_of_another_bundle_are_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(RECIPES["smoke"]().to_json())
+    file = tmp_path / "score.json"
+    file.write_text('{"model": "mini/0.1.0", "figures": []}')
+    given = ["--run", str(tmp_path), "--out", str(tmp_path / "mini"), "--metrics", str(file)]
+    assert main([*given, "--version", "0.2.0"]) == 2
+    assert "holds figures of 'mini/0.1.0', this is 'mini/0.2.0'" in capsys.readouterr().err
+    assert main(given) == 2  # the same bundle: only the run is missing
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--version", "--metrics", "--notes"])
+def test_what_belongs_to_bundles_is_refused_for_published_models(tmp_path, capsys, option):
+    (tmp_path / "config.json").write_text(RECIPES["qwen2_5_vl_3b_lora"]().to_json())
+    assert main(["--run", str(tmp_path), "--out", str(tmp_path / "out"), option, "x"]) == 2
+    assert "--version, --metrics and --notes are for bundles" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "content", "words"),
     [

@@ -112,6 +112,18 @@ def test_the_card_says_what_the_record_says(record):
     assert "One more thing." in card and metrics["split"] in card
 
 
+def test_a_recording_that_breaks_in_the_middle_is_noted_and_the_others_are_measured(small, tmp_path):
+    torn = tmp_path / "torn"
+    shutil.copytree(ROOT / "tests/fixtures/dvrk", torn)
+    for image in sorted(torn.rglob("*.png"))[1:]:
+        image.write_bytes(image.read_bytes()[:100])
+    out, real = tmp_path / "score.json", ["--real", "object_motion", str(torn), "torn"]
+    assert main([*small, "--images", "0", "--slope-images", "0", *real, "--out", str(out)]) == 0
+    told = json.loads(out.read_text())
+    assert any(note.startswith("torn: no ") for note in told["notes"])
+    assert any(figure["where"].startswith("real: balls") for figure in told["figures"])
+
+
 def test_a_bundle_without_figures_has_a_card():
     manifest = dataclasses.replace(open_bundle(BUNDLE).manifest, metrics={})
     assert "Not measured yet" in write_card(manifest)
@@ -141,6 +153,7 @@ def test_equal_arguments_give_equal_records(small, tmp_path):
         (["--real", "object_motion", "no/balls", "x"], "no/balls"),
         (["--real", "ply", "x", "x"], "no sources of kind"),
         (["--benchmark-score", "no.json"], "no.json"),
+        (["--real", "object_motion", "no/balls", "balls | on an arm"], "two recordings are called"),
         (["--option", "posed_rgbd.world_up=0,1,0"], "a kind given with --real"),
     ],
 )

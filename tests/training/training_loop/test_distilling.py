@@ -358,4 +358,6 @@ def test_answers_are_only_kept_where_images_come_again(micro, tmp_path, weights)
         build_distiller(micro(distillation=TAUGHT), paths)
     mix = dataclasses.replace(micro().mix, pairs=0.0, rows=1.0)
     plain = micro(distillation=TAUGHT, mix=mix, rows=RowsConfig(augment=None))
-    assert build_distiller(plain, paths) is not None
+    with pytest.raises(SpatialError, match=r"looks at whole batches.*--teacher-cache"):
+        build_distiller(plain, paths)
+    assert build_distiller(plain, dataclasses.replace(paths, teacher_cache=None)) is not None

@@ -36,7 +36,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, required=True, help="folder to write; an earlier export there is replaced"
     )
     bundle = parser.add_argument_group("a run of a small model")
-    bundle.add_argument("--version", default="0.1.0")
+    bundle.add_argument("--version", help="of the bundle (default 0.1.0)")
     bundle.add_argument(
         "--metrics", type=Path, help="JSON file of held-out figures for the manifest, of `score --out`"
     )
@@ -62,6 +62,11 @@ def main(argv: list[str] | None = None) -> int:
                 ErrorCode.MODEL_SIGNATURE,
                 f"'{arguments.run}' is a run of a small model: --merge and --checkpoint are for published ones",
             )
+        if of_published and (arguments.version or arguments.metrics or arguments.notes):
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE,
+                f"'{arguments.run}' adapts a published model: --version, --metrics and --notes are for bundles",
+            )
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (_write_files if of_published else _write_bundle)(arguments, part)
@@ -82,7 +87,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
+    name, version = arguments.out.name, arguments.version or "0.1.0"
     metrics = _metrics(arguments.metrics)
+    measured, label = metrics.get("model"), f"{name}/{version}"
+    if measured not in (None, label):
+        raise SpatialError(
+            ErrorCode.BAD_MANIFEST, f"'{arguments.metrics}' holds figures of '{measured}', this is '{label}'"
+        )
     notes = _text(arguments.notes)
     model, config, tokenizer, progress = load_run(arguments.run)
     write_bundle(
@@ -90,8 +101,8 @@ def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
         config,
         tokenizer,
         part,
-        name=arguments.out.name,
-        version=arguments.version,
+        name=name,
+        version=version,
         subtasks=claimed_subtasks(arguments.run),
         progress=progress,
         metrics=metrics,

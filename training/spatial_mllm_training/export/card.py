@@ -38,7 +38,8 @@ _TAIL = """
 ## Limits
 
 - Input is resized to {width}x{height}: small or far things vanish. Lens distortion is handled in the rays only.
-- Depth is trained between 0.3 and 5 m. Confidence orders pixels at best; it is not calibrated.
+- Depths and fields of view other than those of the training scenes were not trained. Confidence orders pixels at
+  best; it is not calibrated.
 - Words and numbers outside the task templates were not trained: free text gets nonsense.
 
 {precision}. Files and hashes: `manifest.json`. Licence: Apache-2.0.

@@ -104,6 +104,11 @@ def run(arguments: argparse.Namespace) -> int:
         plots.learning, plots.learning_unit = page.read_learning(arguments.run)
     given = arguments.real or [list(d) for d in real.DEFAULTS if Path(d[1]).exists()]
     kinds = {kind for kind, _, _ in given}
+    names = [name for _, _, name in given]
+    if same := {name for name in names if names.count(name) > 1}:
+        raise SpatialError(
+            ErrorCode.BAD_NUMBER, f"--real: two recordings are called '{min(same)}'; give each its own name"
+        )
     for option in arguments.option:
         if _kind_of(option) not in kinds:
             raise SpatialError(

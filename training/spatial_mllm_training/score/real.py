@@ -6,7 +6,8 @@ Given as `KIND PATH NAME`, kinds as `make_multispa` reads them. By default the r
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,15 @@ class Found:
     notes: list[str]
 
 
+@contextmanager
+def _noted(what: str, notes: list[str]) -> Iterator[None]:
+    """A recording that breaks in the middle costs what was measured on it then, not the other figures."""
+    try:
+        yield
+    except (BenchmarkProblem, SceneProblem, SpatialError) as fault:
+        notes.append(f"{what}, {fault}")
+
+
 def measure(
     model: SpatialModel,
     bundle: Path,
@@ -64,21 +74,20 @@ def measure(
     found = Found([], {}, trend.TrendScore(), notes)
     refs: Sequence[SceneRef] = recording.refs
     if image_count:
-        picked = images.draw(refs, image_count, seed)
-        told = depth.judge(images.posed(picked, notes), depth.predictor(model), blind_depth, seed=seed)
-        found.lines += depth.figures(told, recording.key, where, has_goal=False)
-        notes += told.notes[:1]
+        with _noted(f"{recording.name}: no depth", notes):
+            picked = images.draw(refs, image_count, seed)
+            told = depth.judge(images.posed(picked, notes), depth.predictor(model), blind_depth, seed=seed)
+            found.lines += depth.figures(told, recording.key, where, has_goal=False)
+            notes += told.notes[:1]
     if rows:
         served = tuple(model.manifest.tasks)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                answers = questions.ask_scenes(bundle, refs, rows, served, blind, Path(folder) / "rows")
-                found.lines += questions.real_lines(answers, recording.key, where)
-                found.table = answers.table()
-            except (BenchmarkProblem, SceneProblem, SpatialError) as fault:
-                notes.append(f"{recording.name}: no questions, {fault}")
+        with _noted(f"{recording.name}: no questions", notes), tempfile.TemporaryDirectory() as folder:
+            answers = questions.ask_scenes(bundle, refs, rows, served, blind, Path(folder) / "rows")
+            found.lines += questions.real_lines(answers, recording.key, where)
+            found.table = answers.table()
     if episode_count:
-        found.traces = trend.judge(model, episodes.each(refs[:episode_count]))
+        with _noted(f"{recording.name}: no movement", notes):
+            found.traces = trend.judge(model, episodes.each(refs[:episode_count]))
     if found.traces.traces:
         found.lines.append(trend.figure(found.traces, recording.key, where, has_goal=False))
     return found

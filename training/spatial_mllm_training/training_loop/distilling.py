@@ -66,7 +66,12 @@ def build_distiller(config: TrainConfig, paths: DataPaths, device: str = "cpu") 
             "leave out --teacher-cache",
         )
     teacher = build_teacher(config.distillation.teacher, weights=paths.teacher_weights, device=device)
-    if paths.teacher_cache is not None and not isinstance(teacher, BatchTeacher):
+    if paths.teacher_cache is not None:
+        if isinstance(teacher, BatchTeacher):
+            raise SpatialError(
+                ErrorCode.NOT_READY,
+                f"teacher '{teacher.name}' looks at whole batches, whose answers are not kept: leave out --teacher-cache",
+            )
         teacher = CachedTeacher(teacher, paths.teacher_cache)
     return Distiller(teacher, config.distillation)
 

@@ -70,7 +70,8 @@ def build_distiller(config: TrainConfig, paths: DataPaths, device: str = "cpu") 
         if isinstance(teacher, BatchTeacher):
             raise SpatialError(
                 ErrorCode.NOT_READY,
-                f"teacher '{teacher.name}' looks at whole batches, whose answers are not kept: leave out --teacher-cache",
+                f"teacher '{teacher.name}' looks at whole batches, whose answers are not kept: "
+                "leave out --teacher-cache",
             )
         teacher = CachedTeacher(teacher, paths.teacher_cache)
     return Distiller(teacher, config.distillation)

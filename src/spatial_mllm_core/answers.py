@@ -16,6 +16,7 @@ class AskRequest:
         frames: the frames in the order the question speaks of them (Image-1, Image-2, ...).
         points_px: (u, v) raw pixels of the first frame, integer coordinates are pixel centres.
         question: free text; used only when `task` is "".
+        choices: the answers that a free question admits; () for any. A task knows its own.
         category: what an object-size task asks about, such as "chair"; used only by these.
         variant: which of two things a task asks for, such as "farther"; "" for its first.
         max_new_tokens: bound on the decoded answer.
@@ -30,6 +31,7 @@ class AskRequest:
     deadline_s: float | None = None
     category: str = ""
     variant: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
+from spatial_mllm_core.model.choosing import Choose, chooser
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
-from spatial_mllm_core.model.numbers import NumberReader
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, narrowed, pixel_to_coordinate
 
@@ -78,8 +78,7 @@ class SpatialModel:
         self._tokenizer = Tokenizer.from_file(str(bundle.path("tokenizer.json")))
         self._embedding = load_embedding(bundle)
         self._stop_id = self.manifest.special_ids["stop"]
-        if self.manifest.prompt.number_digits:
-            self._chooser()  # a tokenizer without digits is refused now, not at the first question
+        self._chooser()  # a tokenizer without the digits that are needed is refused now, not at the first question
         # the frames stand beside their prefix so that an id() in the key cannot be reused while it is known
         self._prefixes: OrderedDict[tuple[tuple[int, int, int], ...], tuple[tuple[Frame, ...], Prefix]] = (
             OrderedDict()
@@ -189,11 +188,14 @@ class SpatialModel:
             SpatialError: 2xx, 4xx, DEADLINE_EXCEEDED, INVALID_OUTPUT or UNPARSABLE_ANSWER.
         """
         began = time.monotonic()
-        question, task = self._question(request)
+        question, choices, task = self._question(request)
         prefix = self._prefix(request.frames)
         ids = self._encode(question + self.manifest.prompt.question_suffix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
-        text, confidence = self._generate(prefix, ids, request.max_new_tokens, deadline, on_text, should_stop)
+        choose = self._chooser(choices)
+        text, confidence = self._generate(
+            prefix, ids, choose, request.max_new_tokens, deadline, on_text, should_stop
+        )
         asked = request.frames[0]
         values: tuple[float, ...] = ()
         label, kind, unit = "", "text", ""
@@ -221,7 +223,8 @@ class SpatialModel:
             model=self.name,
         )
 
-    def _question(self, request: AskRequest) -> tuple[str, tasks.Task | None]:
+    def _question(self, request: AskRequest) -> tuple[str, tuple[str, ...], tasks.Task | None]:
+        """The words, the answers that they admit (() for any), and the task."""
         if not request.frames:
             raise SpatialError(ErrorCode.WRONG_FRAME_COUNT, "the question speaks of no frame")
         if request.max_new_tokens < 1:
@@ -235,7 +238,7 @@ class SpatialModel:
                 ErrorCode.BAD_NUMBER, f"deadline_s must be finite and positive, got {request.deadline_s}"
             )
         if not request.task:
-            return self._free_question(request), None
+            return self._free_question(request), request.choices, None
         task = tasks.get(request.task)
         if self.manifest.tasks and task.name not in self.manifest.tasks:
             raise SpatialError(
@@ -255,7 +258,8 @@ class SpatialModel:
             first.require_pixel(pixel)
             points.append(pixel_to_coordinate(pixel, first.width, first.height))
         category = self._plain(request.category, "category", MAX_CATEGORY_CHARACTERS)
-        return task.question(tuple(points), variant=request.variant, category=category), task
+        words = task.question(tuple(points), variant=request.variant, category=category)
+        return words, task.choices(tuple(points), variant=request.variant), task
 
     def _free_question(self, request: AskRequest) -> str:
         question = self._plain(request.question, "question", MAX_QUESTION_CHARACTERS)
@@ -283,6 +287,7 @@ class SpatialModel:
         self,
         prefix: Prefix,
         ids: list[int],
+        choose: Choose,
         max_new_tokens: int,
         deadline: float | None,
         on_text: OnText | None,
@@ -299,7 +304,6 @@ class SpatialModel:
         position, cache = prefix.next_position, prefix.cache
         answer: list[int] = []
         probabilities: list[float] = []
-        choose = self._chooser()
         for _ in range(min(max_new_tokens, room)):
             if should_stop is not None and should_stop():
                 raise SpatialError(ErrorCode.CANCELED, f"canceled after {len(answer)} tokens")
@@ -316,19 +320,22 @@ class SpatialModel:
                 break
             answer.append(token)
             if on_text is not None:
-                on_text(self._tokenizer.decode(answer))
+                on_text(self._words(answer))
             embeddings = self._embedding[[token]]
-        text = self._tokenizer.decode(answer).strip()
-        if self.manifest.prompt.number_digits:
-            text = narrowed(text)
-        return text, float(np.mean(probabilities))
+        return self._words(answer).strip(), float(np.mean(probabilities))
 
-    def _chooser(self) -> Callable[[Float32], int]:
-        """What chooses the tokens of one answer."""
-        digits = self.manifest.prompt.number_digits
-        if not digits:
-            return lambda logits_V: int(logits_V.argmax())
-        return NumberReader(self._id_of, digits=digits).choose
+    def _words(self, answer: list[int]) -> str:
+        text = str(self._tokenizer.decode(answer))
+        return narrowed(text) if self.manifest.prompt.number_digits else text
+
+    def _chooser(self, choices: tuple[str, ...] = ()) -> Choose:
+        return chooser(
+            choices,
+            digits=self.manifest.prompt.number_digits,
+            encode=self._encode,
+            id_of=self._id_of,
+            stop_id=self._stop_id,
+        )
 
     def _id_of(self, character: str) -> int:
         found = self._tokenizer.token_to_id(character)

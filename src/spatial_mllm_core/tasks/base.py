@@ -214,6 +214,22 @@ class Task:
             value=self._format(truth), category=category.strip() or "object"
         )
 
+    @property
+    def names_its_answer(self) -> bool:
+        """Whether the answer is one of the points that the question names."""
+        return self.kind == "coordinate" and self.point_count > 1
+
+    def choices(self, points: tuple[tuple[int, int], ...] = (), *, variant: str = "") -> tuple[str, ...]:
+        """The words of every admissible answer where there are few: labels, or the named points; else ().
+
+        Args:
+            points: of the question, on the 0-1000 scale.
+        """
+        values = [TaskValue(label=label) for label in self.labels]
+        if self.names_its_answer:
+            values = [TaskValue((float(x), float(y))) for x, y in points]
+        return tuple(self.answer_text(value, variant=variant) for value in values)
+
     def _wording(self, variant: str) -> Wording:
         if not variant:
             return self.wordings[0]
@@ -271,7 +287,7 @@ class Task:
         if self.kind == "vector":
             return TaskValue(reading.vector_m(answer))
         if self.kind == "coordinate":
-            return TaskValue(reading.coordinate(answer, is_choice=self.point_count > 1))
+            return TaskValue(reading.coordinate(answer, is_choice=self.names_its_answer))
         return TaskValue(label=reading.word(answer, self.labels))
 
     def parse_strictly(self, answer: str) -> TaskValue:
@@ -302,7 +318,7 @@ class Task:
         if self.kind == "label":
             return predicted.label == truth.label
         if self.kind == "coordinate":
-            if self.point_count > 1:  # a choice among named points, which may lie close together
+            if self.names_its_answer:  # named points may lie close together
                 return self.gt_value(predicted) == self.gt_value(truth)
             width, height = size
             dx, dy = np.subtract(predicted.values, truth.values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -246,11 +247,22 @@ def test_ask_lists_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 26
     assert "depth_estimation_coor: 1 image(s), 1 point(s), answer: scalar" in lines
-    # what the shipped model cannot answer says so
-    trained = [line for line in lines if "not trained into spatial-mllm-mini" not in line]
-    assert len(trained) == 11
+    assert not any("not trained into" in line for line in lines)  # the shipped model answers all
     assert any(line.startswith("object_perception_height_estimation: 1 to 5 image(s)") for line in lines)
     assert sum("variant closer or farther" in line for line in lines) == 2
+
+
+def test_what_a_model_was_not_trained_for_is_said(
+    tmp_path: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "few"
+    shutil.copytree(bundle_folder, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest |= {"name": "few", "tasks": manifest["tasks"][:2]}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["ask", "--list-tasks", "--model", str(bundle)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("not trained into few" in line for line in lines) == 24
 
 
 def test_ask_lists_tasks_also_where_there_is_no_model(

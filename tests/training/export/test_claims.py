@@ -35,8 +35,8 @@ from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
 
-OLD_TOKENIZER = Path(__file__).parents[3] / "models" / "spatial-mllm-mini" / "tokenizer.json"
-MINI = Path(__file__).parents[2] / "fixtures" / "multispa_sim_mini"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+OLD_TOKENIZER, MINI = FIXTURES / "tokenizer_0.1.0.json", FIXTURES / "multispa_sim_mini"
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,6 @@ def test_a_run_that_goes_on_with_other_rows_claims_the_rows_of_both(trained, row
     assert set(claimed_subtasks(run_folder)) == {*first, *second}
 
 
-@pytest.mark.skipif(not OLD_TOKENIZER.exists(), reason="needs the shipped model")
 def test_a_run_of_an_older_version_keeps_its_tokens_and_claims_what_pairs_teach(trained, scenes, tmp_path):
     """The tokenizer of the first bundle knows eleven subtasks; the run's weights have its size."""
     (tmp_path / "run").mkdir()

@@ -90,7 +90,10 @@ def test_every_part_is_in_the_record(record):
     depth = lines[f"depth/{kind}/abs_rel"]
     assert (depth.count, depth.scenes) == (4, 2) and 0 < depth.value < 2 and depth.blind > 0
     assert lines["multispa/group_mean"].verdict.startswith("missed by")
-    assert found["model"] == "spatial-mllm-mini/0.1.0" and "2 simulated training scenes" in found["data"]
+    assert (
+        found["model"] == open_bundle(BUNDLE).manifest.label
+        and "2 simulated training scenes" in found["data"]
+    )
     assert found["tasks"]["total_distance"]["n"] == 1
     assert (record / "score.html").read_text().startswith("<!doctype html>")
 
@@ -135,7 +138,7 @@ def test_equal_arguments_give_equal_records(small, tmp_path):
     rows, benchmark = MINI, tmp_path / "benchmark.json"
     words = ["score", "--data", str(rows), "--predictions", str(answers), "--out", str(benchmark)]
     assert score_benchmark(words) == 0
-    result = json.loads(benchmark.read_text()) | {"model": "spatial-mllm-mini/0.1.0"}
+    result = json.loads(benchmark.read_text()) | {"model": open_bundle(BUNDLE).manifest.label}
     benchmark.write_text(json.dumps(result))
     for name in ("a.json", "b.json"):
         more = ["--real-rows", "0", "--benchmark-score", str(benchmark), "--out", str(tmp_path / name)]

@@ -1,6 +1,6 @@
 """Answers to many packed questions at once: images are read once, one token of each question a step.
 
-Tokens are chosen as the runtime does: the likeliest, or medians of numbers where these have one width.
+Tokens are chosen by what chooses them in the runtime, see `spatial_mllm_core.model.choosing`.
 
 What a question sees while it is answered is what it saw in training. Knows neither subtasks nor files.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spatial_mllm_core.model.numbers import NumberReader
+from spatial_mllm_core.model.choosing import chooser
 from spatial_mllm_core.tasks.text import narrowed
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.model.preprocess import normalised
@@ -24,11 +24,18 @@ LONGEST = 40
 
 
 @torch.no_grad()
-def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu") -> list[list[str]]:
+def answers(
+    learner: Learner,
+    samples: Sequence[Sample],
+    *,
+    choices: Sequence[Sequence[tuple[str, ...]]] | None = None,
+    device: str = "cpu",
+) -> list[list[str]]:
     """Per sample the text after each of its questions, up to the stop.
 
     Args:
         samples: packed with empty answers, at least one question each.
+        choices: per sample and question the admissible answers, () for any; None: any everywhere.
     """
     digits = learner.form.words.number_digits
     model, stop = learner.model, learner.form.encode(learner.form.words.stop)[0]
@@ -53,13 +60,22 @@ def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu")
     texts: list[list[int]] = [[] for _ in range(last.numel())]
     going = torch.ones(last.numel(), dtype=torch.bool)
     seen = prefix
-    readers = [NumberReader(learner.tokenizer.token_to_id, digits=digits) for _ in texts] if digits else []
+    admissible = [()] * len(texts) if choices is None else _padded(choices, width)
+    choosers = [
+        chooser(
+            few,
+            digits=digits,
+            encode=learner.form.encode,
+            id_of=learner.tokenizer.token_to_id,
+            stop_id=stop,
+        )
+        for few in admissible
+    ]
     for turn in range(LONGEST):
         logits = model.hf.get_output_embeddings()(hidden)
-        tokens = logits.argmax(-1)
-        if readers:
-            each = zip(readers, logits.flatten(0, 1).float().cpu().numpy(), strict=True)
-            tokens = torch.tensor([reader.choose(row) for reader, row in each], device=device).view_as(tokens)
+        each = zip(choosers, logits.flatten(0, 1).float().cpu().numpy(), going.tolist(), strict=True)
+        chosen = [choose(row) if goes else stop for choose, row, goes in each]
+        tokens = torch.tensor(chosen, device=device).view(last.shape)
         for i, token in enumerate(tokens.flatten().tolist()):
             if going[i] and token != stop:
                 texts[i].append(token)
@@ -79,6 +95,11 @@ def answers(learner: Learner, samples: Sequence[Sample], *, device: str = "cpu")
     if digits:
         said = [narrowed(text) for text in said]
     return [said[b * width : b * width + len(e)] for b, e in enumerate(ends)]
+
+
+def _padded(choices: Sequence[Sequence[tuple[str, ...]]], width: int) -> list[tuple[str, ...]]:
+    """In one row, the last question of a sample once more where others have more questions."""
+    return [few for of_sample in choices for few in (*of_sample, *[of_sample[-1]] * (width - len(of_sample)))]
 
 
 def embedded(learner: Learner, batch: Batch) -> Tensor:

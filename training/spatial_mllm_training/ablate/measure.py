@@ -72,7 +72,10 @@ def question_figures(learner: Learner, items: Sequence[Item], device: str = "cpu
     blind: dict[str, list[bool]] = defaultdict(list)
     asked = [item for item in items if item.questions]
     for part in _parts(asked):
-        for item, texts in zip(part, answers(learner, [i.sample for i in part], device=device), strict=True):
+        samples = [item.sample for item in part]
+        choices = [[question.choices for question in item.questions] for item in part]
+        told = answers(learner, samples, choices=choices, device=device)
+        for item, texts in zip(part, told, strict=True):
             for question, text in zip(item.questions, texts, strict=True):
                 right[question.subtask].append(question.is_right(text))
                 blind[question.subtask].append(question.blind_is_right)

@@ -23,6 +23,7 @@ from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, ShownImage, pack
 from spatial_mllm_training.data.pairs import PairBuilder, Question, dense_targets
 from spatial_mllm_training.data.pictures import Viewer, read_image
+from spatial_mllm_training.data.served_words import served_choices
 from spatial_mllm_training.multispa.rows import Row
 from spatial_mllm_training.supervision.targets import row_targets
 
@@ -36,12 +37,14 @@ class Posed:
     Attributes:
         size: (width, height) px of the answer's image.
         blind_is_right: whether the blind baseline answers it.
+        choices: the admissible answers where there are few, else ().
     """
 
     subtask: str
     truth: TaskValue
     size: tuple[int, int]
     blind_is_right: bool
+    choices: tuple[str, ...] = ()
 
     def is_right(self, text: str) -> bool:
         task = tasks.get(self.subtask)
@@ -94,7 +97,10 @@ def pair_items(
         packed = [PackedQuestion(((q.task.question(q.points), ""),), n) for q, n in asked]
         sample = pack(f"pair {number}", shown, packed, builder.form, targets=dense_targets(view, maps=False))
         size = (cfg.width, cfg.height)
-        posed = tuple(Posed(q.task.name, q.truth, size, _blind(q, constants, size)) for q, _ in asked)
+        posed = tuple(
+            Posed(q.task.name, q.truth, size, _blind(q, constants, size), q.task.choices(q.points))
+            for q, _ in asked
+        )
         items.append(Item(sample, posed))
     return items
 
@@ -169,7 +175,7 @@ def cameras_of(row: Row) -> list[CameraModel | None]:
 
 def _posed(row: Row, blind: Blind) -> Posed:
     guess = judge(row, blind.answer(Asked.of(row)))
-    return Posed(row.question_type, truth_of(row), answer_size(row), guess.is_right)
+    return Posed(row.question_type, truth_of(row), answer_size(row), guess.is_right, served_choices(row))
 
 
 def true_depths(item: Item) -> list[NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_training.benchmark.data import BenchmarkProblem, Predictions
-from spatial_mllm_training.data.served_words import served_question
+from spatial_mllm_training.data.served_words import served_choices, served_question
 from spatial_mllm_training.multispa.rows import Row
 
 _FRAMES_KEPT = 8
@@ -26,7 +26,8 @@ def ask_bundle(bundle: str | Path, rows: Sequence[Row], images: Path, *, quiet: 
     """The texts of a bundle for the subtasks of its manifest.
 
     The words are the runtime's own (first template, with the row's wording and category), not the
-    row's, and every image comes with its K. A question that the runtime refuses stays unanswered.
+    row's; letters, directions and named points are chosen among the admissible ones; and every image
+    comes with its K. A question that the runtime refuses stays unanswered.
 
     Args:
         images: folder that the rows' image paths start from.
@@ -46,7 +47,10 @@ def ask_bundle(bundle: str | Path, rows: Sequence[Row], images: Path, *, quiet: 
     faults: Counter[str] = Counter()
     for row in tqdm(asked, unit="question", disable=quiet):
         request = AskRequest(
-            "", tuple(frames.get(row, i) for i in range(len(row.image))), question=served_question(row)
+            "",
+            tuple(frames.get(row, i) for i in range(len(row.image))),
+            question=served_question(row),
+            choices=served_choices(row),
         )
         try:
             texts[row.id] = model.ask(request).text

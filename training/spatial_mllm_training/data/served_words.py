@@ -14,9 +14,19 @@ from spatial_mllm_training.multispa.rows import Row
 def served_question(row: Row) -> str:
     """`Task.question` with the coordinates of the asked points, the row's variant and category."""
     task = tasks.get(row.question_type)
-    named = [p for p in row.spatial.points if p.role == "asked"][: task.point_count]
-    coordinates = tuple(pixel_to_coordinate((p.u_px, p.v_px), *row.spatial.size[p.image]) for p in named)
-    return task.question(coordinates, variant=row.spatial.variant, category=row.spatial.category)
+    return task.question(_named(row), variant=row.spatial.variant, category=row.spatial.category)
+
+
+def served_choices(row: Row) -> tuple[str, ...]:
+    """`Task.choices` of the row: the admissible answers where there are few, else ()."""
+    return tasks.get(row.question_type).choices(_named(row), variant=row.spatial.variant)
+
+
+def _named(row: Row) -> tuple[tuple[int, int], ...]:
+    """Coordinates of the points that the question names."""
+    named = [p for p in row.spatial.points if p.role == "asked"]
+    named = named[: tasks.get(row.question_type).point_count]
+    return tuple(pixel_to_coordinate((p.u_px, p.v_px), *row.spatial.size[p.image]) for p in named)
 
 
 def served_answer(row: Row) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 GRACE_S = 15  # after the limit, for an orderly end
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 class BenchmarkError(Exception):
@@ -32,13 +33,13 @@ def run_script(name: str, *arguments: object, limit_s: float) -> dict[str, Any]:
     Raises:
         BenchmarkError: it failed or took longer than `limit_s`.
     """
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / name), *(str(a) for a in arguments)],
+    process = _started(
+        [HERE / name, *arguments],
+        limit_s=limit_s + GRACE_S,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=partial(signal.alarm, int(limit_s) + GRACE_S),
     )
     try:
         output, errors = process.communicate(timeout=limit_s)
@@ -49,6 +50,27 @@ def run_script(name: str, *arguments: object, limit_s: float) -> dict[str, Any]:
     if process.returncode != 0:
         raise BenchmarkError(f"{name} ended with status {process.returncode}: {_last_line(errors)}")
     return dict(json.loads(output.splitlines()[-1]))
+
+
+def _started(arguments: Sequence[object], *, limit_s: float, **options: Any) -> subprocess.Popen[Any]:
+    """A child of this interpreter. An end from outside that comes while it is started ends it, too.
+
+    For the main thread. Masks would not do: any other thread takes the signal, and this one raises.
+    """
+    came: list[int] = []
+    usual = {n: signal.signal(n, lambda number, _: came.append(number)) for n in _ENDS}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)], preexec_fn=partial(signal.alarm, int(limit_s)), **options
+        )
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    if came:
+        process.kill()
+        process.wait()
+        signal.raise_signal(came[0])
+    return process
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
@@ -81,12 +103,7 @@ class Child:
 
     def __init__(self, arguments: Sequence[object], *, limit_s: float) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on exit
-        self._process = subprocess.Popen(
-            [sys.executable, *(str(a) for a in arguments)],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=partial(signal.alarm, int(limit_s)),
-        )
+        self._process = _started(arguments, limit_s=limit_s, stdout=self._log, stderr=subprocess.STDOUT)
 
     def __enter__(self) -> Child:
         return self

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.ablate.cameras import write_variants
+from spatial_mllm_training.ablate.cameras import mixed_window, single_window, write_variants
 from spatial_mllm_training.mapped_npz import map_npz
-from spatial_mllm_training.scenes.cameras import hfov_deg_of
+from spatial_mllm_training.scenes.cameras import hfov_deg_of, pinhole
 from spatial_mllm_training.scenes.split import scene_files
 
 
@@ -35,6 +36,18 @@ def test_variants_show_the_same_surfaces_by_their_own_cameras(sources, tmp_path)
     found = np.asarray(mixed["depth_mm"][0, 0], float)[v.ravel(), u.ravel()]
     expected = np.interp(at[:, 0, 1], np.arange(192), np.asarray(source["depth_mm"][0, 0, :, 0], float))
     assert np.abs(found - expected).max() < 1600 / 191 * 1.1
+
+
+def test_no_window_has_a_field_of_view_that_is_held_out():
+    camera = CameraModel.from_k(pinhole(256, 192, 108.0), 256, 192)
+    single = single_window(camera, (128, 96))
+    rng = np.random.default_rng(0)
+    views = [
+        2 * np.degrees(np.arctan(mixed_window(camera, single, rng).width / 2 / camera.k[0, 0]))
+        for _ in range(300)
+    ]
+    assert min(views) < 55 and 90 < max(views) <= 100.5  # its own 108 degrees are held out, as are 60 to 66
+    assert not any(60.5 < v < 65.5 for v in views)
 
 
 def test_finished_files_are_kept(sources, tmp_path):

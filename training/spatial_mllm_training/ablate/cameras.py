@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_training.augment.draws import is_held_out
+from spatial_mllm_training.data.pairs import WINDOW_TRIES
 from spatial_mllm_training.data.views import Crop
 from spatial_mllm_training.mapped_npz import map_npz
-from spatial_mllm_training.scenes.cameras import pinhole
+from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, pinhole
 from spatial_mllm_training.scenes.split import seed_of
 
 SINGLE_HFOV_DEG = 50.0
@@ -35,7 +37,18 @@ def single_window(
 
 
 def mixed_window(camera: CameraModel, single: Crop, rng: np.random.Generator) -> Crop:
-    """A window of the single one's shape anywhere in the image, up to as large as fits, log-uniform in f."""
+    """A window of the single one's shape anywhere in the image, up to as large as fits, log-uniform in f.
+
+    Its field of view is none that is held out; where no such window is drawn it is the single one.
+    """
+    for _ in range(WINDOW_TRIES):
+        crop = _any_window(camera, single, rng)
+        if not is_held_out(crop.camera(camera, crop.width, crop.height), HELD_OUT_HFOV_DEG):
+            return crop
+    return single
+
+
+def _any_window(camera: CameraModel, single: Crop, rng: np.random.Generator) -> Crop:
     largest = min(camera.width / single.width, camera.height / single.height)
     factor = float(np.exp(rng.uniform(0.0, np.log(largest))))
     width, height = (

@@ -12,6 +12,7 @@ from spatial_mllm_training.ablate.report import Cell, Panel, Report, number
 _WIDTH = 1000.0
 _STYLE = """
 .seed { fill: var(--ink); opacity: .75; }
+.bars .legend .one { width: 4px; height: 8px; margin: 0 12px 0 6px; background: var(--ink); opacity: .75; vertical-align: 1px; }
 .zero { stroke: var(--soft); stroke-width: 1; vector-effect: non-scaling-stroke; }
 .line1 small.words { display: block; font-weight: 400; color: var(--soft); }
 """
@@ -52,7 +53,7 @@ def _panel(panel: Panel) -> str:
     marks = [
         '<li><i class="fill"></i>mean over seeds</li>',
         '<li><i class="whisker"></i>± 1 standard error</li>',
-        "<li>● one seed</li>",
+        '<li><i class="one"></i>one seed</li>',
     ]
     if any(cell.blind is not None for cell in panel.cells):
         marks.append('<li><i class="tick"></i>blind baseline</li>')

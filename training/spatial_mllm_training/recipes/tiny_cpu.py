@@ -20,7 +20,7 @@ def tiny_cpu() -> TrainConfig:
         name="tiny_cpu",
         model=ModelConfig(vision_hidden=192, vision_mlp=576, patch=8, merge=2),
         data=PairConfig(
-            width=size[0], height=size[1], single_questions=3, pair_questions=4, smallest_crop=0.5
+            width=size[0], height=size[1], single_questions=3, pair_questions=6, smallest_crop=0.5
         ),
         rows=RowsConfig(
             questions=6,
@@ -32,6 +32,7 @@ def tiny_cpu() -> TrainConfig:
         mix=MixConfig(pairs=0.7, rows=0.3),
         minutes=55.0,
         batch=8,
+        ema=0.998,
         learning_rate=7.0e-4,
         matrix_learning_rate=2.0e-3,
         number_digits=5,

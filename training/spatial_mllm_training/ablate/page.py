@@ -12,7 +12,7 @@ from spatial_mllm_training.ablate.report import Cell, Panel, Report, number
 _WIDTH = 1000.0
 _STYLE = """
 .seed { fill: var(--ink); opacity: .75; }
-.bars .legend .one { width: 4px; height: 8px; margin: 0 12px 0 6px; background: var(--ink); opacity: .75; vertical-align: 1px; }
+.bars .legend .one { width: 4px; height: 8px; margin: 0 12px 0 6px; background: var(--ink); opacity: .75; }
 .zero { stroke: var(--soft); stroke-width: 1; vector-effect: non-scaling-stroke; }
 .line1 small.words { display: block; font-weight: 400; color: var(--soft); }
 """

@@ -132,6 +132,22 @@ def test_labels_agree_with_an_independent_path(scene, tokenizer, augment):
     assert checked > 5
 
 
+def test_movement_is_asked_more_of_things_than_of_the_arm_that_moves_them(scene, tokenizer):
+    with np.load(scene) as told:
+        arrays = dict(told)
+    arrays["world_from_body"][1:, 2, 0, 3] += 0.1  # the second body moves as the first one does
+    arrays["body_category"] = np.array(["world", "robot arm", "box"])
+    np.savez(scene, **arrays)
+    builder = PairBuilder([scene], tokenizer, PairConfig(still_camera=1.0, same_time=0.0), augment=False)
+    asked = {0: 0, 1: 0, 2: 0}
+    for seed in range(30):
+        view = builder.draw(np.random.default_rng(seed))
+        for question in view.pair:
+            u, v = np.array(question.points[0]) / 1000 * [WIDTH, HEIGHT]
+            asked[int(arrays["body_id"][0, 0, int(v), int(u)])] += 1
+    assert asked[2] > 2 * asked[1] > 0
+
+
 @torch.no_grad()
 def test_packed_questions_do_not_see_each_other(scene, tokenizer, small_model):
     """Every packed question gets the logits it would get alone, as when it is served."""

@@ -34,6 +34,7 @@ from spatial_mllm_training.data.packing import (
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
+from spatial_mllm_training.scenes.record import is_thing
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
     first_from_cameras,
@@ -316,8 +317,14 @@ class PairBuilder:
         body_2 = np.asarray(scene["world_from_body"][t2], np.float64)
         moved = np.flatnonzero(np.abs(body_1 - body_2).max(axis=(1, 2)) > 1e-4)
         on_moved = np.isin(ids, moved) & (depth_mm > 0)
-        near_moved = self._pick(rng, on_moved, count, crop)
-        pixels = np.concatenate([near_moved, self._pick(rng, depth_mm > 0, max(1, count // 6), crop)])
+        # an arm covers more pixels than what it moves, which is what rewards are about
+        on_things = on_moved & np.isin(ids, np.flatnonzero(_things(scene)))
+        picked = [
+            self._pick(rng, on_things, count, crop),
+            self._pick(rng, on_moved, max(1, count // 3), crop),
+            self._pick(rng, depth_mm > 0, max(1, count // 6), crop),
+        ]
+        pixels = np.concatenate(picked)
         questions: list[Question] = []
         if moving:
             offset = camera_motion.camera_displacement_m(world_from_camera[c1], world_from_camera[c2])
@@ -348,6 +355,13 @@ class PairBuilder:
                 truth = object_motion.vector_truth(movement)
                 questions.append(Question(object_motion.OBJECT_VECTOR[moving], (coordinate,), truth))
         return questions
+
+
+def _things(scene: dict[str, np.ndarray]) -> NDArray[np.bool_]:
+    """(B,) which bodies are things; all where a scene has no words for them."""
+    if "body_category" not in scene:
+        return np.ones(256, bool)
+    return np.array([is_thing(str(category)) for category in scene["body_category"]])
 
 
 def _scene(path: Path) -> dict[str, np.ndarray]:

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 MAX_DEPTH_M = 20.0
+_MACHINES = ("robot", "gantry")
+
+
+def is_thing(category: str) -> bool:
+    """Whether a body is neither the world nor part of the machine that moves the others."""
+    return category != "world" and not category.startswith(_MACHINES)
 
 
 @dataclass(frozen=True)

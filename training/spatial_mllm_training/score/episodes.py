@@ -16,6 +16,7 @@ from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.tasks import object_motion
 from spatial_mllm_training.scenes.cameras import DOMAINS, random_pinhole
 from spatial_mllm_training.scenes.motion import PushScript
+from spatial_mllm_training.scenes.record import is_thing
 from spatial_mllm_training.scenes.split import scene_path
 from spatial_mllm_training.sources import Scene, SceneRef
 from spatial_mllm_training.sources.simulated import SimulatedScene, find_scenes
@@ -25,7 +26,6 @@ FIRST_SEED = 200_100
 SIZE = (320, 240)
 RATE_HZ = 2.0
 LEAST_FRAMES = 4
-_ROBOT = ("world", "robot", "gantry")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def read(scene: Scene) -> Episode | None:
     indices = [i for i, f in enumerate(scene.frames) if np.allclose(f.world_from_camera, pose)]
     candidates = np.ones(tracks.visible.shape[1], bool)
     if isinstance(scene, SimulatedScene) and tracks.body is not None:
-        things = [not str(c).startswith(_ROBOT) for c in scene.record.body_category]
+        things = [is_thing(str(c)) for c in scene.record.body_category]
         candidates = np.asarray(things)[tracks.body]
     seen = tracks.visible[indices] & candidates
     if not seen.any():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_training.mapped_npz import map_npz
-from spatial_mllm_training.scenes.record import MAX_DEPTH_M, SceneRecord
+from spatial_mllm_training.scenes.record import MAX_DEPTH_M, SceneRecord, is_thing
 from spatial_mllm_training.scenes.split import seed_of
 from spatial_mllm_training.sources.base import (
     PointTracks,
@@ -26,7 +26,6 @@ from spatial_mllm_training.sources.base import (
 from spatial_mllm_training.sources.fuse import fuse_depth
 
 SOURCE = "simulated"
-_NOT_OBJECTS = ("world", "robot", "gantry")
 _UPRIGHT_DEG = 1.0
 # Things on tables are small: points 2 cm apart would not tell how long they are.
 _SMALL_M = 0.4
@@ -125,7 +124,7 @@ class SimulatedScene(Scene):
         for body, category in enumerate(map(str, record.body_category)):
             world_from_body = np.array(record.world_from_body[state, body])
             upright = world_from_body[2, 2] >= np.cos(np.radians(_UPRIGHT_DEG))
-            if category.startswith(_NOT_OBJECTS) or not upright:
+            if not is_thing(category) or not upright:
                 continue
             ids = np.flatnonzero(bodies == body)
             if len(ids):

@@ -134,7 +134,7 @@ def test_answers_and_depth_equal_the_stock_model(bundle, small_model, tokenizer,
     views = frames(count)
     task, points, category = ASKED[count]
     model = SpatialModel.load(bundle)
-    question, _ = model._question(AskRequest(task, views, points, category=category))
+    question, _, _ = model._question(AskRequest(task, views, points, category=category))
     prefix = model._prefix(views)
     expected_ids, expected_taps = stock_forward(
         small_model, tokenizer, views, question + "<|assistant|>", answer_tokens=6
@@ -147,7 +147,7 @@ def test_answers_and_depth_equal_the_stock_model(bundle, small_model, tokenizer,
 
     seen: list[str] = []
     ids = model._encode(question + "<|assistant|>")
-    text, confidence = model._generate(prefix, ids, 6, None, seen.append, None)
+    text, confidence = model._generate(prefix, ids, model._chooser(), 6, None, seen.append, None)
     assert text == tokenizer.decode(expected_ids).strip()
     assert 0.0 < confidence <= 1.0
     assert len(seen) == 6

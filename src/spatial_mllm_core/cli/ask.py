@@ -101,11 +101,11 @@ def _list_tasks(options: argparse.Namespace) -> None:
 
     try:
         manifest = read_manifest(find_bundle(options.model))
-        trained, label = manifest.tasks, manifest.label
+        trained, label = frozenset(manifest.tasks), manifest.label
     except SpatialError:
         if options.model:
             raise
-        trained, label = (), ""  # the list is of use where no model is installed
+        trained, label = frozenset(tasks.names()), ""  # the list is of use where no model is installed
     for name in tasks.names():
         task = tasks.get(name)
         images = str(task.frame_count)
@@ -115,5 +115,5 @@ def _list_tasks(options: argparse.Namespace) -> None:
         needs += ["dots drawn in"] if task.reference == "dot" else []
         needs += ["a category"] if task.reference == "category" else []
         needs += [f"variant {' or '.join(task.variants)}"] if task.variants else []
-        mark = f"  (not trained into {label})" if trained and name not in trained else ""
+        mark = f"  (not trained into {label})" if name not in trained else ""
         print(f"{name}: {', '.join(needs)}, answer: {task.kind}{mark}")

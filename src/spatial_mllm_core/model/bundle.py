@@ -34,6 +34,7 @@ class Manifest:
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.
+        tasks: subtasks that it answers; () for depth alone.
         files: name -> (sha256, bytes).
         metrics, training: as the trainer wrote them.
     """

@@ -240,10 +240,11 @@ class SpatialModel:
         if not request.task:
             return self._free_question(request), request.choices, None
         task = tasks.get(request.task)
-        if self.manifest.tasks and task.name not in self.manifest.tasks:
+        if task.name not in self.manifest.tasks:
+            served = ", ".join(self.manifest.tasks) or "no question, it gives depth alone"
             raise SpatialError(
                 ErrorCode.UNKNOWN_TASK,
-                f"{self.name} was not trained for {task.name}; it answers {', '.join(self.manifest.tasks)}",
+                f"{self.name} was not trained for {task.name}; it answers {served}",
             )
         task.require_frame_count(len(request.frames))
         if len({(f.camera_name, f.stamp_ns) for f in request.frames}) != len(request.frames):

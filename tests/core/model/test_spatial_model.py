@@ -182,6 +182,12 @@ def test_a_bundle_refuses_what_it_was_not_trained_for_and_names_what_it_can(mode
         assert name in fault.value.sentence
 
 
+def test_a_bundle_of_depth_alone_says_so(model):
+    bundle = dataclasses.replace(model.bundle, manifest=dataclasses.replace(model.manifest, tasks=()))
+    with pytest.raises(SpatialError, match="no question, it gives depth alone"):
+        SpatialModel(bundle, model.engine).ask(AskRequest("yaw_angle", (frame(1), frame(2))))
+
+
 class Dictated:
     """The real engine, made to answer with given words."""
 

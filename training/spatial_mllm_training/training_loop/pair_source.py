@@ -26,4 +26,5 @@ class PairSource:
 
     def subtasks(self) -> frozenset[str]:
         """Names of the subtasks that pairs are asked."""
-        return frozenset(TASKS) if not self.builder.config.apart else frozenset()
+        config = self.builder.config
+        return frozenset(TASKS if config.single_questions or config.pair_questions else ())

@@ -9,7 +9,7 @@ import torch
 from spatial_mllm_training.model.preprocess import Framing
 from spatial_mllm_training.probe import cache as caching
 from spatial_mllm_training.probe.cache import UNREADABLE, USED, WITHOUT_TRUTH, fill, true_cells_m
-from spatial_mllm_training.probe.images import pick
+from spatial_mllm_training.probe.picking import pick
 from spatial_mllm_training.probe.problems import ProbeProblem
 
 

@@ -13,9 +13,9 @@ from spatial_mllm_training.benchmark.data import Predictions
 from spatial_mllm_training.benchmark.judging import judge
 from spatial_mllm_training.multispa.rows import Row, Spatial
 from spatial_mllm_training.probe.errors import ImageError
-from spatial_mllm_training.probe.images import Place
 from spatial_mllm_training.probe.problems import ProbeProblem
 from spatial_mllm_training.probe.quality import read_lifting, relate, table, write_lifting
+from spatial_mllm_training.sources.posed_images import Place
 
 DEPTH, DISTANCE = "depth_estimation_coor", "total_distance"
 

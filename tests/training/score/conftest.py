@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.probe.images import Place, PosedImage
+from spatial_mllm_training.sources.posed_images import Place, PosedImage
 
 
 def _image(scene: str, true_m, *, frame: str = "0", hfov_deg: float = 90.0) -> PosedImage:

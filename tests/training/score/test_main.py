@@ -14,8 +14,8 @@ import pytest
 from spatial_mllm_core.model.bundle import open_bundle
 from spatial_mllm_training.benchmark.__main__ import main as score_benchmark
 from spatial_mllm_training.export.card import write_card
+from spatial_mllm_training.export.record import Measured
 from spatial_mllm_training.score.__main__ import main
-from spatial_mllm_training.score.record import Measured
 
 ROOT = Path(__file__).parents[3]
 BUNDLE = ROOT / "models/spatial-mllm-mini"

@@ -11,8 +11,8 @@ import pytest
 
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.ablate.focal import SCALES
+from spatial_mllm_training.export.record import ABS_REL, Measured
 from spatial_mllm_training.score.page import Plots, page, read_learning
-from spatial_mllm_training.score.record import ABS_REL, Measured
 from spatial_mllm_training.score.trend import Trace, TrendScore
 
 

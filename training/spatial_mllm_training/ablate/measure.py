@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from spatial_mllm_core import tasks
+from spatial_mllm_core.evaluation.metrics import depth_error, mean_depth_error
 from spatial_mllm_training.ablate.decode import answers, embedded
 from spatial_mllm_training.ablate.eval_sets import EvalSet
 from spatial_mllm_training.ablate.focal import depths_at_points, image_slope, mean_slope
@@ -22,7 +23,6 @@ from spatial_mllm_training.data.packing import Sample, pack
 from spatial_mllm_training.data.pictures import Viewer
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.heads import served_depth
-from spatial_mllm_training.probe.errors import image_error, mean_error
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision.heads import SpatialHeads
 from spatial_mllm_training.training_loop.batch import collate
@@ -125,10 +125,10 @@ def _depth_figures(
         told, depths_m(learner, head, [_bare(item.sample, learner) for item in told], device), strict=True
     ):
         for depth_m, true_m in zip(found, true_depths(item), strict=True):
-            errors.append(image_error(depth_m, true_m))
+            errors.append(depth_error(depth_m, true_m))
             if math.isfinite(blind_m):
-                blind.append(image_error(np.full_like(true_m, blind_m), true_m))
-    mean, constant = (mean_error([e for e in part if e is not None]) for part in (errors, blind))
+                blind.append(depth_error(np.full_like(true_m, blind_m), true_m))
+    mean, constant = (mean_depth_error([e for e in part if e is not None]) for part in (errors, blind))
     figures = {} if mean is None else {"abs_rel": mean.abs_rel, "delta1": 100.0 * mean.delta1}
     if constant is not None:
         figures |= {"blind_abs_rel": constant.abs_rel, "blind_delta1": 100.0 * constant.delta1}

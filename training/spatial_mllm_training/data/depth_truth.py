@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_training.multispa.rows import Row
-from spatial_mllm_training.probe.images import depth_in_colour
 from spatial_mllm_training.sources import Scene, SceneRef, registry
+from spatial_mllm_training.sources.posed_images import depth_in_colour
 
 
 class DepthTruth:

@@ -26,9 +26,9 @@ from spatial_mllm_training.augment import augment_row
 from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.packing import Format, LeftOutError, PackedQuestion, Sample, pack
 from spatial_mllm_training.data.pictures import Viewer, read_image
+from spatial_mllm_training.data.rows_config import RowsConfig
 from spatial_mllm_training.data.served_words import served_answer, served_question
 from spatial_mllm_training.multispa.rows import Row, from_table, shard_files
-from spatial_mllm_training.recipes.config import RowsConfig
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.supervision.targets import RowTargets, row_targets
 

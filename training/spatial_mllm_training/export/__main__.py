@@ -20,8 +20,8 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import MANIFEST
 from spatial_mllm_training.export import published
+from spatial_mllm_training.export.record import Measured
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
-from spatial_mllm_training.score.record import Measured
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

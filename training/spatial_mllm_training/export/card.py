@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spatial_mllm_core.model.bundle import Manifest
-from spatial_mllm_training.score.record import Measured
+from spatial_mllm_training.export.record import Measured
 
 _HEAD = """# {label}
 

@@ -17,14 +17,14 @@ from spatial_mllm_training.benchmark.data import BenchmarkProblem
 from spatial_mllm_training.multispa.split import SPLITS
 from spatial_mllm_training.probe.arguments import parse_arguments
 from spatial_mllm_training.probe.problems import ProbeProblem
-from spatial_mllm_training.sources import SceneProblem, SceneRef
+from spatial_mllm_training.sources import SceneProblem, SceneRef, posed_images
 
 
 def run_depth(arguments: argparse.Namespace) -> int:
     """Train and judge a probe; write probe.json, images.jsonl, probe.pt and the features."""
     import torch
 
-    from spatial_mllm_training.probe import cache, fit, images, quality, tapped
+    from spatial_mllm_training.probe import cache, fit, picking, quality, tapped
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     _positive(arguments, "frames", "hidden", "epochs", "batch", "max_depth")
@@ -40,7 +40,7 @@ def run_depth(arguments: argparse.Namespace) -> int:
             device=device,
         )
     splits = ("train", arguments.held_out)
-    picked, skipped = images.pick(refs, per_scene=arguments.frames, splits=splits)
+    picked, skipped = picking.pick(refs, per_scene=arguments.frames, splits=splits)
     for split in splits:
         if not any(place.split == split for _, places in picked for place in places):
             raise ProbeProblem(
@@ -91,7 +91,7 @@ def run_depth(arguments: argparse.Namespace) -> int:
 
 def run_lift(arguments: argparse.Namespace) -> int:
     """Lift images with the model's own head; write clouds, sheets, recordings and figures."""
-    from spatial_mllm_training.probe import images, lifted, quality
+    from spatial_mllm_training.probe import lifted, picking, quality
     from spatial_mllm_training.probe.errors import mean_error
 
     _positive(arguments, "frames", "points")
@@ -101,7 +101,7 @@ def run_lift(arguments: argparse.Namespace) -> int:
         import_rerun()  # before anything is computed for nothing
     refs = _refs(arguments)
     model = _lifter(arguments)
-    picked, problems = images.pick(
+    picked, problems = picking.pick(
         refs,
         per_scene=arguments.frames,
         splits=SPLITS if arguments.split == "all" else (arguments.split,),
@@ -110,7 +110,7 @@ def run_lift(arguments: argparse.Namespace) -> int:
     _say(problems)
     out: Path = arguments.out
     problems = []
-    found = (image for _, image in images.read(picked, problems) if image is not None)
+    found = (image for _, image in posed_images.read(picked, problems) if image is not None)
     places, errors, matched = [], [], []
     for scene, group in groupby(lifted.lift(model, found), key=lambda one: one.place.scene):
         kept = []

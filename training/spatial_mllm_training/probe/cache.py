@@ -21,10 +21,10 @@ from tqdm import tqdm
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.model.preprocess import Framing
-from spatial_mllm_training.probe.images import Place, PosedImage, nearest, read
 from spatial_mllm_training.probe.problems import ProbeProblem
 from spatial_mllm_training.probe.tapped import TappedModel, fitted
 from spatial_mllm_training.sources import SceneRef
+from spatial_mllm_training.sources.posed_images import Place, PosedImage, nearest, read
 
 #: Depth cells per visual token and axis, as the DPT probe predicts them.
 CELLS = 8

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from spatial_mllm_training.probe.cache import FeatureCache
 from spatial_mllm_training.probe.errors import ImageError, image_error, mean_error
 from spatial_mllm_training.probe.head import DepthProbe, probe_loss, rate_share
-from spatial_mllm_training.probe.images import Place
 from spatial_mllm_training.probe.problems import ProbeProblem
+from spatial_mllm_training.sources.posed_images import Place
 
 
 @dataclass(frozen=True)

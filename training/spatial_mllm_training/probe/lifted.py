@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model.spatial_model import Perception
 from spatial_mllm_training.probe.errors import ImageError, image_error
-from spatial_mllm_training.probe.images import Place, PosedImage
+from spatial_mllm_training.sources.posed_images import Place, PosedImage
 
 
 class Lifter(Protocol):

@@ -14,9 +14,9 @@ from spatial_mllm_training.benchmark.data import Predictions
 from spatial_mllm_training.benchmark.judging import WRONG, judge
 from spatial_mllm_training.multispa.rows import Row
 from spatial_mllm_training.probe.errors import ImageError
-from spatial_mllm_training.probe.images import Place
 from spatial_mllm_training.probe.problems import ProbeProblem
 from spatial_mllm_training.probe.relation import Quarter, Slope, logistic_slope, quarters
+from spatial_mllm_training.sources.posed_images import Place
 
 MEASURES = ("rmse_m", "abs_rel", "matched_rmse_m")
 

@@ -20,9 +20,9 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.evaluation.metrics import DepthError, depth_error
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model import SpatialModel
-from spatial_mllm_training.probe.images import PosedImage
+from spatial_mllm_training.export.record import ABS_REL, DELTA1, Measured, over_scenes
 from spatial_mllm_training.score.images import Domain
-from spatial_mllm_training.score.record import ABS_REL, DELTA1, Measured, over_scenes
+from spatial_mllm_training.sources.posed_images import PosedImage
 
 MAP_SIZE = (64, 48)
 POINTS_SHOWN = 2

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.multispa.split import split_of
-from spatial_mllm_training.probe.images import Place, PosedImage, read
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, hfov_deg_of
 from spatial_mllm_training.scenes.split import FIRST_HELD_OUT_SEED
 from spatial_mllm_training.sources import SceneProblem, SceneRef
+from spatial_mllm_training.sources.posed_images import Place, PosedImage, read
 from spatial_mllm_training.sources.simulated import find_scenes
 
 

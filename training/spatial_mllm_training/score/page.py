@@ -16,7 +16,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.evaluation.chart import Series, line_chart
 from spatial_mllm_core.evaluation.document import document
 from spatial_mllm_training.ablate.focal import SCALES
-from spatial_mllm_training.score.record import Measured
+from spatial_mllm_training.export.record import Measured
 from spatial_mllm_training.score.trend import Trace, TrendScore
 
 POINTS_SHOWN = 800

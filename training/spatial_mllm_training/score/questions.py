@@ -18,9 +18,9 @@ from spatial_mllm_training.benchmark.data import BenchmarkProblem, Predictions, 
 from spatial_mllm_training.benchmark.judging import truth_of
 from spatial_mllm_training.benchmark.scoring import Score, score
 from spatial_mllm_training.benchmark.serving import ask_bundle
+from spatial_mllm_training.export.record import GROUP_MEAN, Measured
 from spatial_mllm_training.multispa.rows import Row
 from spatial_mllm_training.multispa.run import Workers, make_dataset
-from spatial_mllm_training.score.record import GROUP_MEAN, Measured
 from spatial_mllm_training.sources import SceneRef
 
 BLIND_NAME = "rules from the question alone"

@@ -15,8 +15,8 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_training.benchmark.blind import Blind
 from spatial_mllm_training.benchmark.data import BenchmarkProblem
+from spatial_mllm_training.export.record import Measured
 from spatial_mllm_training.score import depth, episodes, images, questions, trend
-from spatial_mllm_training.score.record import Measured
 from spatial_mllm_training.sources import SceneProblem, SceneRef
 
 _REPOSITORY = Path(__file__).resolve().parents[3]

@@ -13,9 +13,9 @@ from spatial_mllm_core.evaluation.evaluate import evaluate_bag
 from spatial_mllm_core.evaluation.source import look_around
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.pipeline import SpatialPipeline
+from spatial_mllm_training.export.record import Measured
 from spatial_mllm_training.score import depth, episodes, images, questions, real, slope, trend
 from spatial_mllm_training.score.page import Plots
-from spatial_mllm_training.score.record import Measured
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.sources.rosbag import find_scenes as find_bags
 

@@ -16,9 +16,9 @@ from spatial_mllm_training.ablate.focal import (
     image_slope,
     narrowest_view_deg,
 )
-from spatial_mllm_training.probe.images import PosedImage
+from spatial_mllm_training.export.record import SLOPE, Measured, over_scenes
 from spatial_mllm_training.score.depth import Predict
-from spatial_mllm_training.score.record import SLOPE, Measured, over_scenes
+from spatial_mllm_training.sources.posed_images import PosedImage
 
 POINTS = 24
 LEAST_VIEW_DEG = 30.0

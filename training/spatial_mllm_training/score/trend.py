@@ -19,8 +19,8 @@ from spatial_mllm_core.evaluation.metrics import displacement_error, spearman
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.reward import RewardGoal, RewardTask
 from spatial_mllm_core.reward.annotator import RewardAnnotator
+from spatial_mllm_training.export.record import TREND, Measured
 from spatial_mllm_training.score.episodes import Episode
-from spatial_mllm_training.score.record import TREND, Measured
 
 CLOCK = "a clock"
 _RESAMPLES = 1000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spatial_mllm_training.score.record import Goal, Measured, over_scenes
+from spatial_mllm_training.export.record import Goal, Measured, over_scenes
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_training.probe.images import depth_in_colour, pick, read
+from spatial_mllm_training.probe.picking import pick
 from spatial_mllm_training.probe.problems import ProbeProblem
 from spatial_mllm_training.sources import SceneFrame
+from spatial_mllm_training.sources.posed_images import depth_in_colour, read
 
 
 def test_frames_are_spread_evenly_over_the_scenes_of_the_splits(slope_ref):

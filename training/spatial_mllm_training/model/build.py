@@ -10,6 +10,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from spatial_mllm_training.data.tokenizer import number_tokens, sinusoid_rows
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes.config import ModelConfig
 
@@ -67,13 +68,16 @@ def build_model(
     rows = sinusoid_rows(np.asarray(list(numbers), np.float64), config.hidden, 0.04)
     with torch.no_grad():
         hf.get_input_embeddings().weight[list(numbers.values())] += torch.from_numpy(rows)
-    return CameraAwareVLM(
+    model = CameraAwareVLM(
         hf,
         family=config.family,
         tap_layers=config.tap_layers,
         heads=heads,
         head_features=config.head_features,
     )
+    if config.coordinate_code:
+        model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
+    return model
 
 
 def _scale_by_fan_in(hf: nn.Module) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.model import additions_file
+from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.families.base import tap_layers as published_taps
@@ -39,6 +40,7 @@ class CameraAwareVLM(nn.Module):
         processing: what its processor does to pixels.
         tap_layers: four indices into `hidden_states` (0 = embeddings; the last entry is after the
             final norm and is not allowed); None = the paper's, scaled to the depth of the decoder.
+        coordinate_code: what tells a visual token its place (`embed_images` alone adds it), or None.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
     """
 
@@ -67,6 +69,7 @@ class CameraAwareVLM(nn.Module):
         hidden = self.decoder_config.hidden_size
         self.camera_dropout = CameraDropout(camera_dropout)
         self.ray_embedding = RayEmbedding(hidden)
+        self.coordinate_code: CoordinateCode | None = None
         self.depth_head = self.heads.single_head(hidden)
         self.spatial_heads = self.heads.spatial_heads(hidden)
         self.feature_projector = self.heads.feature_projector(hidden)
@@ -165,7 +168,11 @@ class CameraAwareVLM(nn.Module):
         """(B, N, D) visual tokens of normalised images with their ray embedding, raster order."""
         tokens = self.family.visual_tokens(self.hf, images_BCHW)
         known_B = self.camera_dropout(has_camera_B)
-        return tokens + self.ray_embedding(rays_BN4, known_B).to(tokens.dtype)
+        tokens = tokens + self.ray_embedding(rays_BN4, known_B).to(tokens.dtype)
+        if self.coordinate_code is None:
+            return tokens
+        grid = self.framing(images_BCHW.shape[3], images_BCHW.shape[2])
+        return tokens + self.coordinate_code(grid.grid_height, grid.grid_width, tokens)
 
     def decode(self, embeds_BSD: Tensor, positions: Tensor, mask_B1SS: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(final hidden states, four taps), each (B, S, D), under an explicit boolean mask.

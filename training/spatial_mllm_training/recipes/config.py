@@ -21,6 +21,7 @@ class ModelConfig:
         rope_theta: base of the decoder's rotary positions. mRoPE gives the lowest frequencies to
             the columns; with the usual 10^4 to 10^6 they turn by less than 0.04 rad over a 12-token
             row, so that a small decoder cannot tell columns apart. With 10 they turn by 1.3 to 2.8 rad.
+        coordinate_code: amplitude of the places of visual tokens, see `model.coordinate_code`; 0 = none.
     """
 
     family: str = "qwen2_5_vl"
@@ -38,6 +39,7 @@ class ModelConfig:
     tap_layers: tuple[int, int, int, int] = (2, 3, 4, 5)
     head_features: int = 64
     rope_theta: float = 10.0
+    coordinate_code: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def tiny_cpu() -> TrainConfig:
     size = (128, 96)
     return TrainConfig(
         name="tiny_cpu",
-        model=ModelConfig(vision_hidden=192, vision_mlp=576, patch=8, merge=2),
+        model=ModelConfig(vision_hidden=192, vision_mlp=576, patch=8, merge=2, coordinate_code=2.0),
         data=PairConfig(
             width=size[0], height=size[1], single_questions=3, pair_questions=6, smallest_crop=0.5
         ),
@@ -45,6 +45,7 @@ def tiny_cpu_images() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu_images",
+        model=replace(config.model, coordinate_code=0.0),  # depth is asked of every token alike
         data=replace(config.data, single_questions=0, pair_questions=0, apart=True),
         mix=MixConfig(pairs=1.0),
         minutes=40.0,

@@ -7,6 +7,7 @@ the base's. This file knows no family and no head: families answer behind `Model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,8 +172,9 @@ class CameraAwareVLM(nn.Module):
         tokens = tokens + self.ray_embedding(rays_BN4, known_B).to(tokens.dtype)
         if self.coordinate_code is None:
             return tokens
-        grid = self.framing(images_BCHW.shape[3], images_BCHW.shape[2])
-        return tokens + self.coordinate_code(grid.grid_height, grid.grid_width, tokens)
+        height, width = images_BCHW.shape[2:]
+        pitch = math.isqrt(height * width // tokens.shape[1])
+        return tokens + self.coordinate_code(height // pitch, width // pitch, tokens)
 
     def decode(self, embeds_BSD: Tensor, positions: Tensor, mask_B1SS: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(final hidden states, four taps), each (B, S, D), under an explicit boolean mask.

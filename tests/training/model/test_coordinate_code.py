@@ -1,0 +1,50 @@
+"""A token's place is told in the code of the numbers that name it, in the model and in its exported graph."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from spatial_mllm_training.data.tokenizer import sinusoid_rows
+from spatial_mllm_training.export.graphs import VisionGraph
+from spatial_mllm_training.model.build import build_model
+from spatial_mllm_training.model.coordinate_code import CoordinateCode
+from spatial_mllm_training.recipes import RECIPES
+
+HIDDEN = 64
+
+
+@pytest.mark.parametrize("grid", [(6, 8), (3, 11)])
+def test_the_likest_number_is_the_coordinate_of_the_tokens_centre(grid):
+    rows = CoordinateCode(HIDDEN, 2.0)(*grid, torch.zeros(())).numpy()
+    numbers = sinusoid_rows(np.arange(1000.0), HIDDEN, 1.0)
+    every_other = np.arange(HIDDEN) % (HIDDEN // 2) % 2 == 0
+    for index, row in enumerate(rows):
+        y, x = divmod(index, grid[1])
+        for mask, place, count in ((every_other, x, grid[1]), (~every_other, y, grid[0])):
+            likest = int((numbers[:, mask] @ row[mask]).argmax())
+            assert abs(likest - 1000 * (place + 0.5) / count) <= 1
+
+
+@torch.no_grad()
+def test_it_is_added_to_images_and_to_the_exported_graph(tokenizer):
+    config = dataclasses.replace(RECIPES["smoke"]().model, coordinate_code=2.0)
+    torch.manual_seed(0)
+    model = build_model(config, tokenizer).eval()
+    image = torch.randint(0, 255, (1, 48, 64, 3), dtype=torch.uint8)
+    rays, known = torch.randn(1, 12, 4), torch.tensor([True])
+    graph = VisionGraph(model, 48, 64)
+    normal = (image.permute(0, 3, 1, 2).float() - graph.mean) * graph.scale
+    told = model.embed_images(normal, rays, known)
+    torch.testing.assert_close(graph(image, rays, known), told, rtol=0, atol=1e-5)
+    model.coordinate_code = None
+    code = told - model.embed_images(normal, rays, known)
+    torch.testing.assert_close(code[0], CoordinateCode(config.hidden, 2.0)(3, 4, code), rtol=0, atol=1e-5)
+
+
+def test_nothing_of_it_is_kept_in_files(tokenizer):
+    config = dataclasses.replace(RECIPES["smoke"]().model, coordinate_code=2.0)
+    assert not any("coordinate" in name for name in build_model(config, tokenizer).state_dict())

@@ -148,6 +148,43 @@ def test_movement_is_asked_more_of_things_than_of_the_arm_that_moves_them(scene,
     assert asked[2] > 2 * asked[1] > 0
 
 
+def test_motion_of_every_cell_again_through_opencv_and_scipy(scene, tokenizer):
+    """One pair of moments explains all cells; what does not move has no motion."""
+    builder = PairBuilder([scene], tokenizer, PairConfig(same_time=0.0), maps=True)
+    raw = np.load(scene)
+    moved = 0
+    for seed in range(6):
+        view = builder.draw(np.random.default_rng(seed))
+        first, second = view.world_from_camera
+        height, width = view.depth_m[1].shape
+        cells = np.random.default_rng(seed).integers((0, 0), (height, width), (60, 2))
+        pixels = (cells[:, ::-1] + 0.5) * (view.images.shape[2] / width, view.images.shape[1] / height) - 0.5
+        rays = cv2.undistortPoints(pixels[:, None].astype(np.float64), view.cameras[1].k, None)[:, 0]
+        z = view.depth_m[1][cells[:, 0], cells[:, 1]]
+        points = np.c_[rays * z[:, None], z] @ second[:3, :3].T + second[:3, 3]
+        said = view.motion_m[cells[:, 0], cells[:, 1]]
+
+        def motions(t1, t2, points=points, first=first):
+            then, now = (Rotation.from_rotvec([0, 0, 0.3 * t]) for t in (t1, t2))
+            local = now.inv().apply(points - [0.1 * t2, 0.02 * t2, 0])
+            return (points - then.apply(local) - [0.1 * t1, 0.02 * t1, 0]) @ first[:3, :3]
+
+        still = np.linalg.norm(said, axis=1) < 1e-6
+        assert still.any()
+        errors = [
+            np.abs(motions(t1, t2)[~still] - said[~still]).max(initial=0.0)
+            for t1 in range(3) for t2 in range(3) if t1 != t2
+        ]  # fmt: skip
+        assert min(errors) < 1e-5
+        moved += (~still).sum()
+    assert moved > 10 and raw["body_id"].max() == 2
+    targets = builder.sample(np.random.default_rng(0)).targets
+    assert targets[0].motion is None and targets[1].motion.shape == (1, height, width, 3)
+    apart = PairConfig(single_questions=0, pair_questions=0, apart=True)
+    alone = PairBuilder([scene], tokenizer, apart, maps=True).sample(np.random.default_rng(0))
+    assert all(target.motion is None for target in alone.targets)
+
+
 @torch.no_grad()
 def test_packed_questions_do_not_see_each_other(scene, tokenizer, small_model):
     """Every packed question gets the logits it would get alone, as when it is served."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +71,36 @@ def test_each_task_has_the_terms_of_the_paper_and_the_total_is_their_plain_sum()
     assert float(out["total"]) == pytest.approx(sum(map(float, expected.values())), rel=1e-12)
     only = dense_losses({"rays": predictions["rays"]}, targets, EXACT)
     assert float(only["total"]) == pytest.approx(float(expected["rays"]), rel=1e-12)
+
+
+def test_motion_counts_what_moved_and_what_did_not_alike():
+    """A slow loop: half the mean over moved cells, half that over still ones, none dropped as an outlier."""
+    predictions, targets = scene()
+    g = torch.Generator().manual_seed(5)
+    motion = torch.zeros_like(targets.points)
+    motion[:, 5:7, 4:9] = 0.4 * torch.randn(3, 2, 5, 3, generator=g, dtype=motion.dtype)
+    motion[~(targets.depth > 0)] = torch.nan
+    said = DenseMap(
+        0.1 * torch.randn(motion.shape, generator=g, dtype=motion.dtype), predictions["depth"].confidence
+    )
+    out = dense_losses({"motion": said}, dataclasses.replace(targets, motion=motion), LossConfig())
+    sums = {True: [], False: []}
+    for n, y, x in np.ndindex(*motion.shape[:3]):
+        if torch.isfinite(motion[n, y, x]).all():
+            residual = float((said.value[n, y, x] - motion[n, y, x]).norm())
+            c = float(said.confidence[n, y, x])
+            moved = float(motion[n, y, x].norm()) > 0.005
+            sums[moved].append((residual, c * residual - 0.2 * math.log(c)))
+    l2, weighted = (sum(np.mean([s[i] for s in kind]) for kind in sums.values()) / 2 for i in (0, 1))
+    assert float(out["motion/l2"]) == pytest.approx(l2, rel=1e-9)
+    assert float(out["motion/confidence"]) == pytest.approx(weighted, rel=1e-9)
+    assert float(out["total"]) == pytest.approx(l2 + weighted, rel=1e-9)
+    said.value.requires_grad_()
+    dense_losses({"motion": said}, dataclasses.replace(targets, motion=motion), LossConfig())[
+        "total"
+    ].backward()
+    assert torch.isfinite(said.value.grad).all()
+    assert float(dense_losses({"motion": said}, targets, LossConfig())["total"]) == 0.0  # nobody knows
 
 
 def test_log_depth_is_the_same_terms_on_logarithms():

@@ -14,7 +14,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.tasks import GROUPS
 from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.recipes.config import DistillationConfig, MixConfig, SpatialConfig, TrainConfig
-from spatial_mllm_training.supervision.heads import TASKS as DENSE_TASKS
+from spatial_mllm_training.supervision.heads import PUBLISHED_TASKS as DENSE_TASKS
 
 EXPERIMENTS = ("camera", "supervision", "tasks", "semi")
 

@@ -38,6 +38,7 @@ from spatial_mllm_training.scenes.record import is_thing
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
     first_from_cameras,
+    motion_map,
     points_on_rays,
     ray_map,
 )
@@ -119,6 +120,8 @@ class PairView:
         cameras: of each image.
         world_from_camera: (2, 4, 4).
         depth_m: (2, 8 gh, 8 gw) z-depth at the head's cells, 0 = none.
+        motion_m: (8 gh, 8 gw, 3) how far what the second image sees has moved since the first one;
+            None without maps, or where images do not know of each other.
         single, pair: questions about the first image, about both.
     """
 
@@ -126,6 +129,7 @@ class PairView:
     cameras: tuple[CameraModel, CameraModel]
     world_from_camera: NDArray[np.float64]
     depth_m: NDArray[np.float32]
+    motion_m: NDArray[np.float32] | None
     single: list[Question]
     pair: list[Question]
 
@@ -218,11 +222,24 @@ class PairBuilder:
             crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells)
             for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True)
         ]
+        depth_m = np.stack(depth_mm).astype(np.float32) / 1e3
+        poses = np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]]
+        motion_m = None
+        if self.maps and not cfg.apart:
+            then, now = (np.asarray(scene["world_from_body"][t], np.float64) for t in (t1, t2))
+            motion_m = motion_map(
+                np.where(depth_m[1] > 0, depth_m[1], np.nan),
+                second[0].nearest(np.asarray(scene["body_id"][t2, c2]), grid_w * cells, grid_h * cells),
+                ray_map(cameras[1], poses[1], grid_h=grid_h * cells, grid_w=grid_w * cells),
+                world_from_body=(then, now),
+                world_from_first=poses[0],
+            )
         return PairView(
             images=np.stack(images),
             cameras=cameras,
-            world_from_camera=np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]],
-            depth_m=np.stack(depth_mm).astype(np.float32) / 1e3,
+            world_from_camera=poses,
+            depth_m=depth_m,
+            motion_m=motion_m,
             single=self._single_questions(rng, scene, t1, c1, crops[0]),
             pair=self._pair_questions(rng, scene, (t1, c1), (t2, c2), crops[0]),
         )
@@ -390,4 +407,5 @@ def dense_targets(view: PairView, *, maps: bool) -> tuple[RowTargets, ...]:
         none = np.full((), np.nan, np.float32)
         rays = np.broadcast_to(none, (*depth.shape, 6))
         points = np.broadcast_to(none, (*depth.shape, 3))
-    return tuple(RowTargets(depth[[i]], rays[[i]], points[[i]]) for i in range(len(depth)))
+    motion = (None, None if view.motion_m is None else view.motion_m[None])
+    return tuple(RowTargets(depth[[i]], rays[[i]], points[[i]], motion=motion[i]) for i in range(len(depth)))

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTDecoder, DPTSize
 
-TASKS = {"depth": 1, "rays": 6, "points": 3}
+TASKS = {"depth": 1, "rays": 6, "points": 3, "motion": 3}
 """Tasks and their channels. Rays are [origin, direction] (SpatialSV; DA3 has the other order)."""
+PUBLISHED_TASKS = ("depth", "rays", "points")
+"""SpatialSV's. Motion is ours: what moved since the first image, for a model that must learn to compare images."""
 
 _LARGEST_EXPONENT = 10.0
 _LARGEST_CONFIDENCE_EXPONENT = 8.0
@@ -61,7 +63,7 @@ class SpatialHeads(nn.Module):
         self,
         hidden_size: int,
         *,
-        tasks: Sequence[str] = tuple(TASKS),
+        tasks: Sequence[str] = PUBLISHED_TASKS,
         size: DPTSize = SMALL_SIZE,
         lifted: int | None = None,
         shared_projector: bool = False,
@@ -77,6 +79,7 @@ class SpatialHeads(nn.Module):
             "depth": exp_activation if depth_activation == "exp" else nn.Identity(),
             "rays": nn.Identity(),
             "points": inv_log if point_activation == "inv_log" else nn.Identity(),
+            "motion": nn.Identity(),
         }
 
     def forward(

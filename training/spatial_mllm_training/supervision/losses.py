@@ -1,6 +1,7 @@
 """The objective of the dense heads (SpatialSV eq. 5 and the 3D part of eq. 6); knows no text loss.
 
     depth:  L2 + conf + grad      rays:  L2 + conf      points:  L2 + conf + norm
+    motion: L2 + conf, half of it from what moved and half from what did not
 
 and their unweighted sum. Terms are in `terms`, the treatment of scale in `scale`.
 """
@@ -17,6 +18,9 @@ from spatial_mllm_training.supervision import terms
 from spatial_mllm_training.supervision.heads import DenseMap
 from spatial_mllm_training.supervision.scale import normalised
 from spatial_mllm_training.supervision.targets import DenseTargets
+
+MOVED_M = 0.005
+"""Less than this is rounding of poses, not movement."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,13 @@ def dense_losses(
     """
     predictions, targets = normalised(predictions, targets, mode=config.scale_free)
     truth = {"depth": targets.depth[..., None], "rays": targets.rays, "points": targets.points}
+    if targets.motion is not None:
+        truth["motion"] = targets.motion
     out: dict[str, Tensor] = {}
     total = targets.depth.new_zeros(())
     for task, (value, confidence) in predictions.items():
+        if task not in truth:
+            continue  # nobody knows what moved
         target = truth[task]
         valid = torch.isfinite(target).all(-1)
         if task == "depth":
@@ -72,7 +80,12 @@ def dense_losses(
                 value, target = _log(value, valid), _log(target, valid)
         enough = valid.sum() >= config.fewest_valid
         arguments = (value, target, confidence, valid)
-        l2, weighted = terms.regression_terms(*arguments, alpha=config.alpha, valid_range=config.valid_range)
+        if task == "motion":
+            l2, weighted = _motion(*arguments, alpha=config.alpha)
+        else:
+            l2, weighted = terms.regression_terms(
+                *arguments, alpha=config.alpha, valid_range=config.valid_range
+            )
         parts = {"l2": l2, "confidence": weighted}
         if task == "depth":
             parts["gradient"] = terms.gradient_term(*arguments, alpha=config.alpha)
@@ -84,6 +97,19 @@ def dense_losses(
         total = total + out[task]
     out["total"] = total
     return out
+
+
+def _motion(
+    value: Tensor, target: Tensor, confidence: Tensor, valid: Tensor, *, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """(L2, confidence) as means of both kinds of cells; outliers are what this is about, so that none is dropped."""
+    moved = torch.linalg.vector_norm(torch.nan_to_num(target), dim=-1) > MOVED_M
+    kinds = [
+        torch.stack(terms.regression_terms(value, target, confidence, valid & kind, alpha=alpha))
+        for kind in (moved, ~moved)
+    ]
+    l2, weighted = (0.5 * (kinds[0] + kinds[1])).unbind()
+    return l2, weighted
 
 
 def _log(depth_NHW1: Tensor, valid_NHW: Tensor) -> Tensor:

@@ -36,11 +36,14 @@ def normalised(
         raise ValueError(f"scale mode must be one of {', '.join(MODES)}, got {mode!r}")
     metric = targets.is_metric
     scale = target_scale(targets)
+    # motion is left as it is: scale-free teachers say nothing about it
     new = _divided_targets(targets, torch.where(metric, 1.0, scale)[targets.row])
     if mode == "target":
         return dict(predictions), new
     own = torch.where(metric, 1.0, predicted_scale(predictions, targets, scale))[targets.row]
-    return {task: _divided(task, dense, own) for task, dense in predictions.items()}, new
+    return {
+        task: dense if task == "motion" else _divided(task, dense, own) for task, dense in predictions.items()
+    }, new
 
 
 def target_scale(targets: DenseTargets) -> Tensor:

@@ -28,12 +28,15 @@ class RowTargets:
         rays: (V, H, W, 6) float32 [origin, direction] in the first camera's frame.
         points: (V, H, W, 3) float32 in the first camera's frame.
         is_metric: lengths are metres; False: they are known up to one factor for the row.
+        motion: (V, H, W, 3) float32 how far what is seen has moved since the first image, along the axes of
+            its camera; None where nobody knows.
     """
 
     depth: NDArray[np.float32]
     rays: NDArray[np.float32]
     points: NDArray[np.float32]
     is_metric: bool = True
+    motion: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class DenseTargets:
 
     Attributes:
         depth: (N, H, W); rays: (N, H, W, 6); points: (N, H, W, 3), NaN = none.
+        motion: (N, H, W, 3), or None where no head asks for it.
         row: (N,) int64, the row of each image; images of a row share their scale.
         is_metric: (R,) bool.
     """
@@ -51,10 +55,12 @@ class DenseTargets:
     points: Tensor
     row: Tensor
     is_metric: Tensor
+    motion: Tensor | None = None
 
     def to(self, device: torch.device | str) -> DenseTargets:
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(
-            self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+            self, **{k: v.to(device, non_blocking=True) for k, v in known.items() if v is not None}
         )
 
 
@@ -119,6 +125,30 @@ def ray_map(
 def points_on_rays(depth: NDArray[np.float32], rays: NDArray[np.float32]) -> NDArray[np.float32]:
     """(..., 3) float32 P = t + D d (eq. 9) of z-depths (...) on rays (..., 6)."""
     return (rays[..., :3] + depth[..., None] * rays[..., 3:]).astype(np.float32)
+
+
+def motion_map(
+    depth: NDArray[np.floating],
+    body: NDArray[np.integer],
+    world_rays: NDArray[np.floating],
+    *,
+    world_from_body: tuple[NDArray[np.floating], NDArray[np.floating]],
+    world_from_first: NDArray[np.floating],
+) -> NDArray[np.float32]:
+    """(H, W, 3) metres: how far what a cell sees has moved since the first image, in its camera's axes.
+
+    Args:
+        depth: (H, W) z-depth, NaN = none, which stays.
+        body: (H, W) index into the bodies.
+        world_rays: (H, W, 6) `ray_map` of the camera's pose in the world.
+        world_from_body: (B, 4, 4) then, at the first image, and now.
+        world_from_first: (4, 4) pose of the first camera.
+    """
+    then, now = world_from_body
+    points = (world_rays[..., :3] + depth[..., None] * world_rays[..., 3:]).astype(np.float64)
+    back = then @ np.linalg.inv(now)  # (B, 4, 4)
+    before = np.einsum("hwij,hwj->hwi", back[body, :3, :3], points) + back[body, :3, 3]
+    return np.asarray((points - before) @ world_from_first[:3, :3], np.float32)
 
 
 def nearest_depth(depth: NDArray[np.floating], *, grid_h: int, grid_w: int) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.model.ray_embedding import RayEmbedding
 from spatial_mllm_training.supervision.dpt import DPTSize, position_embedding
-from spatial_mllm_training.supervision.heads import TASKS, DenseMap, SpatialHeads
+from spatial_mllm_training.supervision.heads import PUBLISHED_TASKS, DenseMap, SpatialHeads
 from spatial_mllm_training.teachers.base import TeacherOutput, View, hash_of_weights, known_poses
 from spatial_mllm_training.teachers.ray_grids import rays_on_grid
 
@@ -52,7 +52,7 @@ class SpecialistConfig:
     heads: int = 4
     features: int = 48
     uses_rays: bool = True
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = tuple(PUBLISHED_TASKS)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))  # a list, from JSON

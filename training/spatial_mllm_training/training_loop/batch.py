@@ -26,7 +26,7 @@ class ImageGroup:
         place: (n,) index of each image among all images of the batch.
         grid: (2,) tokens (rows, columns).
         depth: (n, h, w) z-depth at the heads' cells, NaN = none.
-        ray_map, point_map: (n, h, w, 6 and 3), or None where no head needs them.
+        ray_map, point_map, motion_map: (n, h, w, 6, 3 and 3), or None where no head needs them.
         row: (n,) sample of each image.  is_metric: (B,) bool.
         features: (n, h, w, D) last features of a teacher on its own grid, or None.
         is_taught: (n,) bool, whether they mean something; None where there are none.
@@ -42,13 +42,16 @@ class ImageGroup:
     is_metric: Tensor
     ray_map: Tensor | None = None
     point_map: Tensor | None = None
+    motion_map: Tensor | None = None
     features: Tensor | None = None
     is_taught: Tensor | None = None
 
     def targets(self) -> DenseTargets:
         if self.ray_map is None or self.point_map is None:
             raise ValueError("this batch was collated without ray and point maps")
-        return DenseTargets(self.depth, self.ray_map, self.point_map, self.row, self.is_metric)
+        return DenseTargets(
+            self.depth, self.ray_map, self.point_map, self.row, self.is_metric, self.motion_map
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +161,9 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
                 point_map=_truth(samples, [images[p] for p in places], "points", (*size, 3))
                 if maps
                 else None,
+                motion_map=_truth(samples, [images[p] for p in places], "motion", (*size, 3))
+                if maps
+                else None,
             )
         )
     return tuple(groups)
@@ -168,6 +174,7 @@ def _truth(
 ) -> Tensor:
     out = np.full((len(images), *shape), np.nan, np.float32)
     for n, (b, i) in enumerate(images):
-        if (targets := samples[b].targets) is not None:
-            out[n] = getattr(targets[i], name)[0]
+        targets = samples[b].targets
+        if targets is not None and (known := getattr(targets[i], name)) is not None:
+            out[n] = known[0]
     return torch.from_numpy(out)

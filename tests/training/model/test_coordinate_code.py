@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from spatial_mllm_training.data.tokenizer import sinusoid_rows
 from spatial_mllm_training.export.graphs import VisionGraph
+from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.recipes import RECIPES
@@ -30,7 +32,7 @@ def test_the_likest_number_is_the_coordinate_of_the_tokens_centre(grid):
 
 
 @torch.no_grad()
-def test_it_is_added_to_images_and_to_the_exported_graph(tokenizer):
+def test_it_is_added_to_images_and_to_the_exported_graph(tokenizer, tmp_path):
     config = dataclasses.replace(RECIPES["smoke"]().model, coordinate_code=2.0)
     torch.manual_seed(0)
     model = build_model(config, tokenizer).eval()
@@ -40,6 +42,11 @@ def test_it_is_added_to_images_and_to_the_exported_graph(tokenizer):
     normal = (image.permute(0, 3, 1, 2).float() - graph.mean) * graph.scale
     told = model.embed_images(normal, rays, known)
     torch.testing.assert_close(graph(image, rays, known), told, rtol=0, atol=1e-5)
+    export_graphs(model, tmp_path, height=48, width=64)
+    session = onnxruntime.InferenceSession(tmp_path / "vision.onnx")
+    fed = zip(session.get_inputs(), (image.numpy(), rays.numpy(), known.numpy()), strict=True)
+    (found,) = session.run(None, {put.name: value for put, value in fed})
+    np.testing.assert_allclose(found, told.numpy(), rtol=0, atol=2e-2)  # weights are kept in half precision
     model.coordinate_code = None
     code = told - model.embed_images(normal, rays, known)
     torch.testing.assert_close(code[0], CoordinateCode(config.hidden, 2.0)(3, 4, code), rtol=0, atol=1e-5)

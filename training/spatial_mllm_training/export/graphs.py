@@ -52,11 +52,11 @@ class VisionGraph(nn.Module):
         self.register_buffer(
             "window_mask", (segments[:, None] == segments[None, :])[None, None], persistent=False
         )
-        code = torch.zeros(())
+        places = torch.zeros(())
         if model.coordinate_code is not None:
             pitch = self.patch * self.merge
-            code = model.coordinate_code(height // pitch, width // pitch, torch.zeros(()))
-        self.register_buffer("code", code, persistent=False)
+            places = model.coordinate_code(height // pitch, width // pitch, torch.zeros(()))
+        self.register_buffer("places", places, persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255.0, persistent=False)
         self.register_buffer(
             "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
@@ -71,7 +71,7 @@ class VisionGraph(nn.Module):
             x = x + self._attention(block.attn, block.norm1(x), mask)
             x = x + block.mlp(block.norm2(x))
         tokens = self.visual.merger(x)[self.restore][None]
-        return tokens + self.ray_embedding(rays, has_camera) + self.code
+        return tokens + self.ray_embedding(rays, has_camera) + self.places
 
     def _attention(self, attn: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
         length = x.shape[0]

@@ -86,10 +86,10 @@ def live(rig, messages):
         at = play(rig, entry)
         rig.wait("the reward", lambda at=at: at_stamp(rig.rewards, at), 30.0)
     last = messages[-1][0]
-    feedback: list = []
+    # an action client of rclpy forgets the feedback of a goal once its result is there; the topic does not
+    feedback = rig.collect(Ask.Impl.FeedbackMessage, "ask/_action/feedback")
     depth = rig.ask(
-        Ask.Goal(task=DEPTH_TASK, points_px=[Pixel(u=POINT_PX[0], v=POINT_PX[1])], stamps=[to_time(first)]),
-        feedback,
+        Ask.Goal(task=DEPTH_TASK, points_px=[Pixel(u=POINT_PX[0], v=POINT_PX[1])], stamps=[to_time(first)])
     )
     free = rig.ask(Ask.Goal(question="How far is it?", max_new_tokens=12))
     motion = rig.ask(Ask.Goal(task="total_distance"))
@@ -98,7 +98,7 @@ def live(rig, messages):
         "depth": depth,
         "free": free,
         "motion": motion,
-        "feedback": feedback,
+        "feedback": [m.feedback for m in feedback if m.goal_id == feedback[0].goal_id],
         "first": first,
         "last": last,
     }
@@ -193,11 +193,10 @@ def test_the_reward_task_comes_back_with_its_reference_frame(live):
 
 def test_feedback_grows_to_the_answer(live):
     texts = [f.text for f in live["feedback"]]
-    assert texts
-    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
-    # feedback and result travel apart, so the result may overtake the last feedback
     assert len(texts) > 1
-    assert live["depth"].result.answer.text.startswith(texts[-1].strip())
+    # the last one may lose the zeros before a number
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts[:-1]))
+    assert live["depth"].result.answer.text == texts[-1].strip()
     assert [f.tokens for f in live["feedback"]] == list(range(1, len(texts) + 1))
 
 

@@ -150,7 +150,7 @@ def test_movement_is_asked_more_of_things_than_of_the_arm_that_moves_them(scene,
 
 def test_motion_of_every_cell_again_through_opencv_and_scipy(scene, tokenizer):
     """One pair of moments explains all cells; what does not move has no motion."""
-    builder = PairBuilder([scene], tokenizer, PairConfig(same_time=0.0), maps=True)
+    builder = PairBuilder([scene], tokenizer, PairConfig(same_time=0.0), motion=True)
     raw = np.load(scene)
     moved = 0
     for seed in range(6):
@@ -181,7 +181,7 @@ def test_motion_of_every_cell_again_through_opencv_and_scipy(scene, tokenizer):
     targets = builder.sample(np.random.default_rng(0)).targets
     assert targets[0].motion is None and targets[1].motion.shape == (1, height, width, 3)
     apart = PairConfig(single_questions=0, pair_questions=0, apart=True)
-    alone = PairBuilder([scene], tokenizer, apart, maps=True).sample(np.random.default_rng(0))
+    alone = PairBuilder([scene], tokenizer, apart, motion=True).sample(np.random.default_rng(0))
     assert all(target.motion is None for target in alone.targets)
 
 

@@ -121,7 +121,7 @@ class PairView:
         world_from_camera: (2, 4, 4).
         depth_m: (2, 8 gh, 8 gw) z-depth at the head's cells, 0 = none.
         motion_m: (8 gh, 8 gw, 3) how far what the second image sees has moved since the first one;
-            None without maps, or where images do not know of each other.
+            None where nobody asks, or images do not know of each other.
         single, pair: questions about the first image, about both.
     """
 
@@ -140,6 +140,7 @@ class PairBuilder:
     Attributes:
         augment: random crops, colours, templates and missing cameras.
         maps: samples have ray and point maps beside depth.
+        motion: they have what moved between their images, too.
         number_digits: as in `packing.Words`.
     """
 
@@ -151,6 +152,7 @@ class PairBuilder:
         *,
         augment: bool = True,
         maps: bool = False,
+        motion: bool = False,
         number_digits: int = 0,
     ) -> None:
         self.scenes = {path: _scene(path) for path in scenes}
@@ -158,7 +160,7 @@ class PairBuilder:
         self.tokenizer = tokenizer
         self.config = config
         self.augment = augment
-        self.maps = maps
+        self.maps, self.motion = maps, motion and not config.apart
         words = Words(number_digits=number_digits)
         self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"), words)
 
@@ -225,7 +227,7 @@ class PairBuilder:
         depth_m = np.stack(depth_mm).astype(np.float32) / 1e3
         poses = np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]]
         motion_m = None
-        if self.maps and not cfg.apart:
+        if self.motion:
             then, now = (np.asarray(scene["world_from_body"][t], np.float64) for t in (t1, t2))
             motion_m = motion_map(
                 np.where(depth_m[1] > 0, depth_m[1], np.nan),

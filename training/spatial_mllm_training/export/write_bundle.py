@@ -68,10 +68,7 @@ def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[st
     learner = build_learner(config, tokenizer=tokenizer)
     weights = found.final_weights(dict(learner.model.named_parameters()))
     learner.model.load_state_dict(weights, strict=False)  # what is missing is tied to what is there
-    progress = {
-        "steps": found.progress.step,
-        "minutes": round(found.progress.elapsed_s / 60.0, 1),
-    }
+    progress = found.progress.spent
     if before := began_with(run):
         progress["began_with"] = before
     return learner.model.eval().float(), config, tokenizer, progress

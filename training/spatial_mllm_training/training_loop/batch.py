@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
     groups = []
     for places in by_size.values():
         shown = [samples[images[p][0]].images[images[p][1]] for p in places]
+        truth = partial(_truth, samples, [images[p] for p in places])
         grid = shown[0].grid
         size = (cells * grid[0], cells * grid[1])
         groups.append(
@@ -154,16 +156,12 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
                 has_camera=torch.tensor([x.has_camera for x in shown]),
                 place=torch.tensor(places),
                 grid=torch.tensor(grid),
-                depth=_truth(samples, [images[p] for p in places], "depth", size),
+                depth=truth("depth", size),
                 row=torch.tensor([images[p][0] for p in places]),
                 is_metric=is_metric,
-                ray_map=_truth(samples, [images[p] for p in places], "rays", (*size, 6)) if maps else None,
-                point_map=_truth(samples, [images[p] for p in places], "points", (*size, 3))
-                if maps
-                else None,
-                motion_map=_truth(samples, [images[p] for p in places], "motion", (*size, 3))
-                if maps
-                else None,
+                ray_map=truth("rays", (*size, 6)) if maps else None,
+                point_map=truth("points", (*size, 3)) if maps else None,
+                motion_map=truth("motion", (*size, 3)) if maps else None,
             )
         )
     return tuple(groups)

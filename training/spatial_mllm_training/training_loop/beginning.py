@@ -33,8 +33,4 @@ def begin_with(run: Path, model: nn.Module) -> dict[str, Any]:
                 f"the recipe's is {tuple(trained[name].shape)}",
             )
     model.load_state_dict(weights, strict=False)  # what is missing is frozen
-    return {
-        "recipe": found.belongs_to.get("recipe", ""),
-        "steps": found.progress.step,
-        "minutes": round(found.progress.elapsed_s / 60.0, 1),
-    }
+    return {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}

@@ -54,6 +54,11 @@ class Progress:
     window: dict[str, float] = field(default_factory=dict)
     window_steps: int = 0
 
+    @property
+    def spent(self) -> dict[str, Any]:
+        """Steps and minutes, for records that people read."""
+        return {"steps": self.step, "minutes": round(self.elapsed_s / 60.0, 1)}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -140,6 +145,11 @@ def write(
         ) from error
     for old in _folders(run)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def begun(run: Path) -> bool:
+    """Whether a run has checkpoints, whole or torn; reads none."""
+    return bool(_folders(run))
 
 
 def latest(run: Path, say: Callable[[str], None] = print) -> Checkpoint | None:

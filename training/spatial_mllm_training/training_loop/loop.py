@@ -68,7 +68,7 @@ def run(
     accelerator = accelerator_for(config, cpu=cpu)
     try:
         distiller = build_distiller(config, paths, str(accelerator.device))
-        before = paths.begin_with if checkpoints.latest(out, lambda torn: None) is None else None
+        before = None if checkpoints.begun(out) else paths.begin_with
         tokenizer = kept_tokenizer(out if before is None else before)
         learner = build_learner(config, paths.checkpoint, tokenizer=tokenizer)
         began_with = {} if before is None else begin_with(before, learner.model)

@@ -214,6 +214,7 @@ def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[
         PairBuilder,
         tokenizer=learner.tokenizer,
         maps=config.spatial is not None,
+        motion=config.spatial is not None and "motion" in config.spatial.tasks,
         number_digits=config.number_digits,
     )
     fixed = replace(config.data, camera_dropout=0.0)

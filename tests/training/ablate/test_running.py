@@ -67,7 +67,7 @@ def test_two_arms_and_two_seeds_become_a_table(plan, capsys):
     record = json.loads((plan.folder / "results.json").read_text())
     panels = {(p["test"], p["column"]["key"]): p["cells"] for p in record["panels"]}
     # the conftest's camera sees 63 degrees, which is held out
-    assert set(panels) == {(HELD_OUT, key) for key in ("answers", "abs_rel", "delta1", "slope")}
+    assert set(panels) == {(HELD_OUT, key) for key in ("answers", "loss", "abs_rel", "delta1", "slope")}
     for (_, key), cells in panels.items():
         assert [c["arm"] for c in cells] == ["rgb", "rays-augmentation"]
         for cell in cells:
@@ -121,7 +121,7 @@ def test_rows_with_half_of_their_answers(plan, rows, held_out_rows):
         test_rows=(held_out_rows,),
     )
     panels = compared(other).panels
-    assert {p.column.key for p in panels} == {"answers"}
+    assert {p.column.key for p in panels} == {"answers", "loss"}
     assert [c.arm for c in panels[0].cells] == ["half", "full"]
     assert all(c.blind is not None and c.blind > 0 for c in panels[0].cells)
 
@@ -140,7 +140,8 @@ def test_rows_are_measured_by_group_and_by_depth(plan, rows, held_out_rows):
     )
     panels = {p.column.key: [c.arm for c in p.cells] for p in compared(other).panels}
     assert panels["answers"] == ["multi"] and panels["group:depth_value"] == ["multi", "depth_value"]
-    assert panels["group:object_movement_distance"] == ["multi"]
+    assert panels["loss"] == ["multi"] and panels["loss:depth_value"] == ["multi", "depth_value"]
+    assert panels["group:object_movement_distance"] == panels["loss:object_movement_distance"] == ["multi"]
     assert panels["abs_rel"] == panels["slope"] == ["multi", "depth_value"]
 
 

@@ -18,6 +18,7 @@ from spatial_mllm_training.ablate.decode import answers, embedded
 from spatial_mllm_training.ablate.eval_sets import EvalSet
 from spatial_mllm_training.ablate.focal import depths_at_points, image_slope, mean_slope
 from spatial_mllm_training.ablate.questions import Item, true_depths
+from spatial_mllm_training.ablate.surprise import loss_figures
 from spatial_mllm_training.benchmark.means import group_weights, headline_weights, weighted
 from spatial_mllm_training.data.packing import Sample, pack
 from spatial_mllm_training.data.pictures import Viewer
@@ -39,7 +40,7 @@ def measure(
     """Figures by "<test set>/<what>"; what cannot be measured is left out.
 
     "answers" and "blind" are means over the groups of subtasks that are asked, in per cent, "group:<g>" and
-    "blind:<g>" are those of one group; "abs_rel", "delta1" and "blind_abs_rel" are of dense depth;
+    "blind:<g>" are those of one group; "loss" and its like are of `surprise.loss_figures`; "abs_rel", "delta1" and "blind_abs_rel" are of dense depth;
     "slope", "slope_error" (over images) and "slope_images" of log depth against log focal scale.
 
     Args:
@@ -50,7 +51,7 @@ def measure(
     found: Figures = {}
     for test in tests:
         items = [item if rays else item.without_camera() for item in test.items]
-        figures = question_figures(learner, items, device)
+        figures = question_figures(learner, items, device) | loss_figures(learner, items, device)
         if head is not None:
             figures |= _depth_figures(learner, head, items, test.blind_depth_m, device)
             figures |= _slope_figures(learner, head, test, rays, device)

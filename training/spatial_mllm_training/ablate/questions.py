@@ -25,7 +25,7 @@ from spatial_mllm_training.data.pairs import PairBuilder, Question, dense_target
 from spatial_mllm_training.data.pictures import Viewer, read_image
 from spatial_mllm_training.data.served_words import served_choices
 from spatial_mllm_training.multispa.rows import Row
-from spatial_mllm_training.supervision.targets import row_targets
+from spatial_mllm_training.supervision.targets import RowTargets, row_targets
 
 _IMAGE_MARK = re.compile(r"(?:Image-\d+: )?<image>\n?")
 
@@ -60,16 +60,18 @@ class Item:
 
     Attributes:
         sample: packed with empty answers; its targets are the true depth.
-        questions: in the sample's order.
+        told: packed with the true answers.
+        questions: in the samples' order.
     """
 
     sample: Sample
+    told: Sample
     questions: tuple[Posed, ...]
 
     def without_camera(self) -> Item:
         """The same with K untold."""
         shown = tuple(replace(x, rays=np.zeros_like(x.rays), has_camera=False) for x in self.sample.images)
-        return replace(self, sample=replace(self.sample, images=shown))
+        return replace(self, sample=replace(self.sample, images=shown), told=replace(self.told, images=shown))
 
 
 def pair_items(
@@ -94,15 +96,33 @@ def pair_items(
         asked = [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]
         if not asked:
             continue
-        packed = [PackedQuestion(((q.task.question(q.points), ""),), n) for q, n in asked]
-        sample = pack(f"pair {number}", shown, packed, builder.form, targets=dense_targets(view, maps=False))
+        words = [(q.task.question(q.points), q.task.answer_text(q.truth), n) for q, n in asked]
+        sample, told = _packed(
+            f"pair {number}", shown, words, builder.form, targets=dense_targets(view, maps=False)
+        )
         size = (cfg.width, cfg.height)
         posed = tuple(
             Posed(q.task.name, q.truth, size, _blind(q, constants, size), q.task.choices(q.points))
             for q, _ in asked
         )
-        items.append(Item(sample, posed))
+        items.append(Item(sample, told, posed))
     return items
+
+
+def _packed(
+    name: str,
+    shown: Sequence[ShownImage],
+    words: Sequence[tuple[str, str, int]],
+    form: Format,
+    *,
+    targets: tuple[RowTargets, ...] | None,
+) -> tuple[Sample, Sample]:
+    """A sample without answers and one with them, of (question, answer, images that it is about)."""
+    asked, told = (
+        [PackedQuestion(((question, answer if spoken else ""),), n) for question, answer, n in words]
+        for spoken in (False, True)
+    )
+    return pack(name, shown, asked, form, targets=targets), pack(name, shown, told, form)
 
 
 def _blind(question: Question, constants: Mapping[str, TaskValue], size: tuple[int, int]) -> bool:
@@ -157,9 +177,9 @@ def _row_item(
             row_targets([d], [None], None, grid_h=x.grid[0] * viewer.cells, grid_w=x.grid[1] * viewer.cells)
             for d, x in zip(depths, shown, strict=True)
         )
-    packed = [PackedQuestion(((_IMAGE_MARK.sub("", row.question), ""),), len(row.image)) for row in rows]
-    sample = pack(f"row {first.id}", shown, packed, form, targets=targets)
-    return Item(sample, tuple(_posed(row, blind) for row in rows))
+    words = [(_IMAGE_MARK.sub("", row.question), row.answer, len(row.image)) for row in rows]
+    sample, told = _packed(f"row {first.id}", shown, words, form, targets=targets)
+    return Item(sample, told, tuple(_posed(row, blind) for row in rows))
 
 
 def cameras_of(row: Row) -> list[CameraModel | None]:

@@ -33,6 +33,7 @@ class Column:
 
 COLUMNS = (
     Column("answers", "right answers, mean of groups", "blind", 1, "%"),
+    Column("loss", "loss of the true answers, nats a token (blind: with others' images)", "blind_loss", 3),
     Column("abs_rel", "depth AbsRel", "blind_abs_rel", 3),
     Column("delta1", "depth delta1", "blind_delta1", 1, "%"),
     Column("slope", "slope of log depth against log focal scale (0 is right)", "", 3),
@@ -138,7 +139,10 @@ def text(found: Report) -> str:
                 f"{number(cell.blind, digits):>9}{number(against and against.mean, digits, sign=True):>20}"
                 f"{number(against and against.standard_error, digits):>8}  {values}"
             )
-    lines += ["", "SE: standard error over seeds; of the slope over images and seeds. blind: sees no image."]
+    lines += [
+        "",
+        "SE: standard error over seeds; of the slope over images and seeds. blind: sees no image, or one of others.",
+    ]
     lines += [f"published: {p}" for p in found.published]
     return "\n".join([*lines, *(f"note: {n}" for n in found.notes)])
 
@@ -181,17 +185,21 @@ def _cells(arms: Sequence[Arm], results: Results, prefix: str, column: Column) -
 
 def _asked(arms: Sequence[Arm], column: Column) -> list[Arm]:
     """The arms that were trained on what a column asks: one group's arm knows no other group."""
-    group = column.key.removeprefix("group:") if column.key.startswith("group:") else ""
+    kind, _, group = column.key.partition(":")
     if group:
         return [arm for arm in arms if arm.data in ("balanced", group)]
-    return [arm for arm in arms if column.key != "answers" or arm.data not in GROUPS]
+    return [arm for arm in arms if kind not in ("answers", "loss") or arm.data not in GROUPS]
 
 
 def _group_columns(results: Results, test: str) -> list[Column]:
     prefix = f"{test}/group:"
     keys = sorted({k for runs in results.values() for f in runs.values() for k in f if k.startswith(prefix)})
     groups = [key[len(prefix) :] for key in keys]
-    return [Column(f"group:{g}", g.replace("_", " "), f"blind:{g}", 1, "%") for g in groups]
+    words = {g: g.replace("_", " ") for g in groups}
+    return [Column(f"group:{g}", words[g], f"blind:{g}", 1, "%") for g in groups] + [
+        Column(f"loss:{g}", f"{words[g]}: loss of the true answers, nats a token", f"blind_loss:{g}", 3)
+        for g in groups
+    ]
 
 
 def _without_nan(value: Any) -> Any:

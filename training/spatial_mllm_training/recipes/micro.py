@@ -41,6 +41,7 @@ def micro(
             vision_mlp=mlp,
             tap_layers=(layers - 4, layers - 3, layers - 2, layers - 1),
             head_features=32,
+            coordinate_code=2.0,
         ),
         data=PairConfig(width=width, height=height, single_questions=questions, pair_questions=questions),
         rows=RowsConfig(questions=questions, max_tokens=1024, size=(width, height)),
@@ -54,4 +55,5 @@ def micro(
         validate_steps=10**9,
         validate_batches=1,
         keep_checkpoints=1,
+        number_digits=5,
     )

@@ -17,7 +17,11 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""2 has clips, without which a bundle is written as 1 was."""
+FIRST_IMAGE = "first_image"
+"""Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
 REQUIRED_FILES = ("vision.onnx", "decoder.onnx", "lift.onnx", "embedding.safetensors", "tokenizer.json")
 _ALLOWED_SUFFIXES = frozenset({".onnx", ".safetensors", ".json", ".md"})
@@ -31,6 +35,7 @@ class Manifest:
 
     Attributes:
         width, height: model input, pixels; grid_w, grid_h: visual tokens per image.
+        clips: an image is read together with the first one of its prompt, so that its tokens see what changed.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.
@@ -45,6 +50,7 @@ class Manifest:
     precision: str
     width: int
     height: int
+    clips: bool
     grid_w: int
     grid_h: int
     depth_w: int
@@ -71,7 +77,7 @@ class Manifest:
     def to_json(self) -> str:
         return json.dumps(
             {
-                "format_version": FORMAT_VERSION,
+                "format_version": FORMAT_VERSION if self.clips else READ_VERSIONS[0],
                 "name": self.name,
                 "version": self.version,
                 "family": self.family,
@@ -81,6 +87,7 @@ class Manifest:
                     "height": self.height,
                     "grid_w": self.grid_w,
                     "grid_h": self.grid_h,
+                    **({"clips": True} if self.clips else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
                 "decoder": {
@@ -111,7 +118,7 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-            if raw["format_version"] != FORMAT_VERSION:
+            if raw["format_version"] not in READ_VERSIONS:
                 raise ValueError(
                     f"format_version is {raw['format_version']}, this software reads {FORMAT_VERSION}"
                 )
@@ -123,6 +130,7 @@ class Manifest:
                 family=str(raw["family"]),
                 precision=str(raw["precision"]),
                 **{k: int(raw["input"][k]) for k in ("width", "height", "grid_w", "grid_h")},
+                clips=bool(raw["input"].get("clips", False)),
                 depth_w=int(raw["depth"]["width"]),
                 depth_h=int(raw["depth"]["height"]),
                 **{

@@ -37,8 +37,14 @@ class DecoderOutput:
 class Engine(Protocol):
     """Runs vision, decoder and lift. Not thread-safe: one inference thread owns it."""
 
-    def vision(self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool) -> Float32:
-        """(N, D) visual tokens of an (H, W, 3) image of the bundle's size and (N, 4) rays."""
+    def vision(
+        self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool, first_rgb: NDArray[np.uint8]
+    ) -> Float32:
+        """(N, D) visual tokens of an (H, W, 3) image of the bundle's size and (N, 4) rays.
+
+        Args:
+            first_rgb: the first image of the prompt, of the same size, which bundles with clips look at.
+        """
 
     def decode(
         self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None

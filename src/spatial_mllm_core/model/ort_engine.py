@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.model.bundle import Bundle, Manifest
+from spatial_mllm_core.model.bundle import FIRST_IMAGE, Bundle, Manifest
 from spatial_mllm_core.model.engine import DecoderOutput, Float32, KVCache
 
 PROVIDERS = {
@@ -56,11 +56,13 @@ class OrtEngine:
         self._empty = [np.zeros((1, m.kv_heads, 0, m.head_dim), np.float32) for _ in range(2 * m.layers)]
         self._past_names = [f"past_{kind}_{i}" for i in range(m.layers) for kind in ("key", "value")]
 
-    def vision(self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool) -> Float32:
-        (tokens,) = self._vision.run(
-            None,
-            {"image": image_rgb[None], "rays": rays[None], "has_camera": np.asarray([has_camera])},
-        )
+    def vision(
+        self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool, first_rgb: NDArray[np.uint8]
+    ) -> Float32:
+        feeds = {"image": image_rgb[None], "rays": rays[None], "has_camera": np.asarray([has_camera])}
+        if self.manifest.clips:
+            feeds[FIRST_IMAGE] = first_rgb[None]
+        (tokens,) = self._vision.run(None, feeds)
         return np.asarray(tokens[0], np.float32)
 
     def decode(
@@ -80,7 +82,9 @@ class OrtEngine:
 
 
 def _vision_signature(m: Manifest) -> dict[str, tuple[Any, ...]]:
-    return {"image": (1, m.height, m.width, 3), "rays": (1, m.grid_h * m.grid_w, 4), "has_camera": (1,)}
+    image = (1, m.height, m.width, 3)
+    first = {FIRST_IMAGE: image} if m.clips else {}
+    return {"image": image, "rays": (1, m.grid_h * m.grid_w, 4), "has_camera": (1,), **first}
 
 
 def _decoder_signature(m: Manifest) -> dict[str, tuple[Any, ...]]:

@@ -129,13 +129,13 @@ class SpatialModel:
             self._prefixes.move_to_end(key)
             return known[1]
         before = self._prefix(frames[:-1]) if len(frames) > 1 else None
-        prefix = self._extend(before, frames[-1], index=len(frames))
+        prefix = self._extend(before, frames[-1], first=frames[0], index=len(frames))
         self._prefixes[key] = (frames, prefix)
         while len(self._prefixes) > PREFIXES_KEPT:
             self._prefixes.popitem(last=False)
         return prefix
 
-    def _extend(self, before: Prefix | None, frame: Frame, *, index: int) -> Prefix:
+    def _extend(self, before: Prefix | None, frame: Frame, *, first: Frame, index: int) -> Prefix:
         m = self.manifest
         head = self._encode(m.prompt.frame_prefix.format(index=index))
         tail = self._encode(m.prompt.frame_suffix)
@@ -143,7 +143,7 @@ class SpatialModel:
         image_start = start + len(head)
         tail_start = position_after_visual(m.grid_h, m.grid_w, image_start)
         embeddings = np.concatenate(
-            [self._embedding[head], self._visual_tokens(frame), self._embedding[tail]]
+            [self._embedding[head], self._visual_tokens(frame, first), self._embedding[tail]]
         )
         positions = np.concatenate(
             [
@@ -157,20 +157,26 @@ class SpatialModel:
         taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
         return Prefix(out.cache, tail_start + len(tail), taps)
 
-    def _visual_tokens(self, frame: Frame) -> Float32:
+    def _visual_tokens(self, frame: Frame, first: Frame) -> Float32:
         m = self.manifest
-        shrinks = frame.width >= m.width and frame.height >= m.height
-        image = frame.image_rgb
-        if image.shape[:2] != (m.height, m.width):
-            method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = np.asarray(cv2.resize(image, (m.width, m.height), interpolation=method), np.uint8)
+        image = self._shown(frame)
+        first_image = self._shown(first) if m.clips and first is not frame else image
         if frame.camera is None:
             rays = np.zeros((m.grid_h * m.grid_w, 4), np.float32)
         else:
             # the grid covers the image whatever the resize, so the raw camera gives the same rays
             camera = frame.camera.resized(m.width, m.height)
             rays = np.asarray(camera.token_rays(m.grid_w, m.grid_h), np.float32).reshape(-1, 4)
-        return self.engine.vision(image, rays, frame.camera is not None)
+        return self.engine.vision(image, rays, frame.camera is not None, first_image)
+
+    def _shown(self, frame: Frame) -> NDArray[np.uint8]:
+        """The image at the size of the model's input."""
+        m = self.manifest
+        if frame.image_rgb.shape[:2] == (m.height, m.width):
+            return frame.image_rgb
+        shrinks = frame.width >= m.width and frame.height >= m.height
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(frame.image_rgb, (m.width, m.height), interpolation=method), np.uint8)
 
     # -- questions --------------------------------------------------------------------------------
 

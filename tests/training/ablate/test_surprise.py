@@ -48,7 +48,9 @@ def test_the_loss_is_that_of_each_question_alone(asked):
             hidden, _ = learner.model.decode(embedded(learner, batch), batch.positions, batch.mask)
             chances = learner.model.hf.get_output_embeddings()(hidden[0]).double().softmax(-1).numpy()
             spoken = [(i, label) for i, label in enumerate(alone.labels) if label != IGNORE]
-            assert learner.tokenizer.decode([t for _, t in spoken]).startswith(widened(words[1], builder.form.words.number_digits))
+            assert learner.tokenizer.decode([t for _, t in spoken]).startswith(
+                widened(words[1], builder.form.words.number_digits)
+            )
             by_group[tasks.get(q.task.name).group] += [-np.log(chances[i, token]) for i, token in spoken]
     found = loss_figures(learner, items)
     assert len(by_group) > 1

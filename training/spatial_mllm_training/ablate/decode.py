@@ -109,7 +109,7 @@ def embedded(learner: Learner, batch: Batch) -> Tensor:
     visual: dict[int, Tensor] = {}
     for group in batch.groups:
         pixels = normalised(model.processing, group.pixels.permute(0, 3, 1, 2))
-        tokens = model.embed_images(pixels, group.rays, group.has_camera)
+        tokens = model.embed_images(pixels, group.rays, group.has_camera, group.first)
         visual |= dict(zip(group.place.tolist(), tokens, strict=True))
     if not visual:
         return embeds

@@ -120,6 +120,7 @@ class Sample:
         owner: (S,) 0 = opening, 1..V = image, V + 1.. = question.
         seen: (S,) a token sees its own block and, of blocks up to this number, all that lies before it.
         targets: truth of the dense heads, of one image each; None where there is none.
+        apart: every image is the first and only one of a prompt of its own.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Sample:
     owner: NDArray[np.int64]
     seen: NDArray[np.int64]
     targets: tuple[RowTargets, ...] | None = None
+    apart: bool = False
 
     def mask(self) -> NDArray[np.bool_]:
         """(S, S) bool, row = who looks."""
@@ -179,7 +181,7 @@ def pack(
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
-    return Sample(name, tuple(images), **blocks.arrays(), targets=targets)
+    return Sample(name, tuple(images), **blocks.arrays(), targets=targets, apart=apart)
 
 
 def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], list[int]]:

@@ -120,8 +120,8 @@ class PairView:
         cameras: of each image.
         world_from_camera: (2, 4, 4).
         depth_m: (2, 8 gh, 8 gw) z-depth at the head's cells, 0 = none.
-        motion_m: (8 gh, 8 gw, 3) how far what the second image sees has moved since the first one;
-            None where nobody asks, or images do not know of each other.
+        motion_m: (8 gh, 8 gw, 3) how far what the first image sees has moved in the second one, in the axes of
+            the first camera; None where nobody asks, or images do not know of each other.
         single, pair: questions about the first image, about both.
     """
 
@@ -228,13 +228,12 @@ class PairBuilder:
         poses = np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]]
         motion_m = None
         if self.motion:
-            then, now = (np.asarray(scene["world_from_body"][t], np.float64) for t in (t1, t2))
             motion_m = motion_map(
-                np.where(depth_m[1] > 0, depth_m[1], np.nan),
-                second[0].nearest(np.asarray(scene["body_id"][t2, c2]), grid_w * cells, grid_h * cells),
-                ray_map(cameras[1], poses[1], grid_h=grid_h * cells, grid_w=grid_w * cells),
-                world_from_body=(then, now),
-                world_from_first=poses[0],
+                np.where(depth_m[0] > 0, depth_m[0], np.nan),
+                first[0].nearest(np.asarray(scene["body_id"][t1, c1]), grid_w * cells, grid_h * cells),
+                ray_map(cameras[0], poses[0], grid_h=grid_h * cells, grid_w=grid_w * cells),
+                world_from_body=tuple(np.asarray(scene["world_from_body"][t], np.float64) for t in (t1, t2)),
+                world_from_camera=poses[0],
             )
         return PairView(
             images=np.stack(images),

@@ -17,12 +17,15 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
-from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, patchify
+from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, clip, patchify
 from spatial_mllm_training.model.heads import served_depth
 
 
 class VisionGraph(nn.Module):
-    """uint8 image + rays -> visual tokens with ray embedding, for one image of one size."""
+    """uint8 image + rays -> visual tokens with ray embedding, for one image of one size.
+
+    A model of clips takes the first image of the prompt beside, which for that one is itself.
+    """
 
     def __init__(self, model: CameraAwareVLM, height: int, width: int) -> None:
         super().__init__()
@@ -62,9 +65,14 @@ class VisionGraph(nn.Module):
             "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
         )
 
-    def forward(self, image: Tensor, rays: Tensor, has_camera: Tensor) -> Tensor:
-        x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        x = patchify(x, patch=self.patch, merge=self.merge, temporal=self.temporal)
+    def forward(
+        self, image: Tensor, rays: Tensor, has_camera: Tensor, first_image: Tensor | None = None
+    ) -> Tensor:
+        shown, before = (
+            (x.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+            for x in (image, image if first_image is None else first_image)
+        )
+        x = patchify(clip(before, shown, self.temporal), patch=self.patch, merge=self.merge)
         x = F.linear(x, self.visual.patch_embed.proj.weight.flatten(1))[self.order]
         for i, block in enumerate(self.visual.blocks):
             mask = None if i in self.visual.fullatt_block_indexes else self.window_mask

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from spatial_mllm_core.model.bundle import FIRST_IMAGE
 from spatial_mllm_training.export.graphs import DecoderGraph, LiftGraph, VisionGraph
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 
@@ -39,15 +40,18 @@ def export_graphs(model: CameraAwareVLM, folder: Path, *, height: int, width: in
     grid_h, grid_w = model.family.grid(model.hf, height, width)
     tokens = grid_h * grid_w
     config = model.decoder_config
+    image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    vision: dict[str, torch.Tensor] = {
+        "image": image,
+        "rays": torch.zeros(1, tokens, 4),
+        "has_camera": torch.tensor([True]),
+        **({FIRST_IMAGE: image.clone()} if model.clips else {}),
+    }
     _export(
         VisionGraph(model, height, width),
-        (
-            torch.zeros(1, height, width, 3, dtype=torch.uint8),
-            torch.zeros(1, tokens, 4),
-            torch.tensor([True]),
-        ),
+        tuple(vision.values()),
         folder / "vision.onnx",
-        input_names=["image", "rays", "has_camera"],
+        input_names=list(vision),
         output_names=["visual_tokens"],
     )
     head_dim = config.hidden_size // config.num_attention_heads

@@ -111,6 +111,7 @@ def write_bundle(
         precision="fp32 compute, fp16 storage",
         width=data.width,
         height=data.height,
+        clips=model.clips,
         grid_w=grid_w,
         grid_h=grid_h,
         depth_w=grid_w * model.heads.upsampling,

@@ -77,6 +77,7 @@ def build_model(
     )
     if config.coordinate_code:
         model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
+    model.clips = config.clips
     return model
 
 

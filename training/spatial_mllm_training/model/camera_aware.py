@@ -22,6 +22,7 @@ from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.families.base import tap_layers as published_taps
+from spatial_mllm_training.model.families.qwen2_5_vl import visual_tokens_of_clips
 from spatial_mllm_training.model.heads import HeadsConfig, served_depth
 from spatial_mllm_training.model.preprocess import Framing, Processing
 from spatial_mllm_training.model.prompt_cameras import PromptCameras
@@ -42,6 +43,7 @@ class CameraAwareVLM(nn.Module):
         tap_layers: four indices into `hidden_states` (0 = embeddings; the last entry is after the
             final norm and is not allowed); None = the paper's, scaled to the depth of the decoder.
         coordinate_code: what tells a visual token its place (`embed_images` alone adds it), or None.
+        clips: `embed_images` reads a later image together with the first one of its prompt.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
     """
 
@@ -71,6 +73,7 @@ class CameraAwareVLM(nn.Module):
         self.camera_dropout = CameraDropout(camera_dropout)
         self.ray_embedding = RayEmbedding(hidden)
         self.coordinate_code: CoordinateCode | None = None
+        self.clips = False
         self.depth_head = self.heads.single_head(hidden)
         self.spatial_heads = self.heads.spatial_heads(hidden)
         self.feature_projector = self.heads.feature_projector(hidden)
@@ -165,9 +168,19 @@ class CameraAwareVLM(nn.Module):
 
     # -- the way of training and export: explicit embeddings, masks and positions ----------------
 
-    def embed_images(self, images_BCHW: Tensor, rays_BN4: Tensor, has_camera_B: Tensor) -> Tensor:
-        """(B, N, D) visual tokens of normalised images with their ray embedding, raster order."""
-        tokens = self.family.visual_tokens(self.hf, images_BCHW)
+    def embed_images(
+        self, images_BCHW: Tensor, rays_BN4: Tensor, has_camera_B: Tensor, first_B: Tensor | None = None
+    ) -> Tensor:
+        """(B, N, D) visual tokens of normalised images with their ray embedding, raster order.
+
+        Args:
+            first_B: index of the first image of each one's prompt, which only a model of `clips` looks at;
+                None: every image is the first.
+        """
+        if self.clips and first_B is not None:
+            tokens = visual_tokens_of_clips(self.hf, images_BCHW[first_B], images_BCHW)
+        else:
+            tokens = self.family.visual_tokens(self.hf, images_BCHW)
         known_B = self.camera_dropout(has_camera_B)
         tokens = tokens + self.ray_embedding(rays_BN4, known_B).to(tokens.dtype)
         if self.coordinate_code is None:

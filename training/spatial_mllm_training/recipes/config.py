@@ -22,6 +22,8 @@ class ModelConfig:
             the columns; with the usual 10^4 to 10^6 they turn by less than 0.04 rad over a 12-token
             row, so that a small decoder cannot tell columns apart. With 10 they turn by 1.3 to 2.8 rad.
         coordinate_code: amplitude of the places of visual tokens, see `model.coordinate_code`; 0 = none.
+        clips: a later image is read together with the first one of its prompt, as the last frame of a clip
+            of Qwen2.5-VL, whose patches hold two frames: its tokens see what changed.
     """
 
     family: str = "qwen2_5_vl"
@@ -40,6 +42,7 @@ class ModelConfig:
     head_features: int = 64
     rope_theta: float = 10.0
     coordinate_code: float = 0.0
+    clips: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The objective of the dense heads (SpatialSV eq. 5 and the 3D part of eq. 6); knows no text loss.
 
     depth:  L2 + conf + grad      rays:  L2 + conf      points:  L2 + conf + norm
-    motion: L2 + conf, half of it from what moved and half from what did not
+    motion: L2 of what moved + log loss of whether it moved
 
 and their unweighted sum. Terms are in `terms`, the treatment of scale in `scale`.
 """
@@ -21,6 +21,9 @@ from spatial_mllm_training.supervision.targets import DenseTargets
 
 MOVED_M = 0.005
 """Less than this is rounding of poses, not movement."""
+USUAL_MOTION_M = 0.2
+"""The unit of the L2 of motion, which makes it weigh as much as whether there is any."""
+_LEAST_ODDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def dense_losses(
 
     Returns:
         scalars: "total" = the sum of the tasks, each task, and its parts "<task>/l2", "/confidence",
-        "/gradient" (depth), "/normal" (points).
+        "/gradient" (depth), "/normal" (points); those of motion are "/l2" and "/moved".
     """
     predictions, targets = normalised(predictions, targets, mode=config.scale_free)
     truth = {"depth": targets.depth[..., None], "rays": targets.rays, "points": targets.points}
@@ -81,12 +84,12 @@ def dense_losses(
         enough = valid.sum() >= config.fewest_valid
         arguments = (value, target, confidence, valid)
         if task == "motion":
-            l2, weighted = _motion(*arguments, alpha=config.alpha)
+            parts = _motion(*arguments)
         else:
             l2, weighted = terms.regression_terms(
                 *arguments, alpha=config.alpha, valid_range=config.valid_range
             )
-        parts = {"l2": l2, "confidence": weighted}
+            parts = {"l2": l2, "confidence": weighted}
         if task == "depth":
             parts["gradient"] = terms.gradient_term(*arguments, alpha=config.alpha)
         elif task == "points":
@@ -99,17 +102,21 @@ def dense_losses(
     return out
 
 
-def _motion(
-    value: Tensor, target: Tensor, confidence: Tensor, valid: Tensor, *, alpha: float
-) -> tuple[Tensor, Tensor]:
-    """(L2, confidence) as means of both kinds of cells; outliers are what this is about, so that none is dropped."""
-    moved = torch.linalg.vector_norm(torch.nan_to_num(target), dim=-1) > MOVED_M
-    kinds = [
-        torch.stack(terms.regression_terms(value, target, confidence, valid & kind, alpha=alpha))
-        for kind in (moved, ~moved)
-    ]
-    l2, weighted = (0.5 * (kinds[0] + kinds[1])).unbind()
-    return l2, weighted
+def _motion(value: Tensor, target: Tensor, confidence: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """L2 of what moved, and of whether it moved the log loss, half of it from either kind of cells.
+
+    1 - 1/c is here the probability that a cell moved. An L2 of all cells is least where nothing moves
+    until the direction is known: a model that sees what changed would learn nothing from it.
+    """
+    moved = valid & (torch.linalg.vector_norm(torch.nan_to_num(target), dim=-1) > MOVED_M)
+    l2, _ = terms.regression_terms(value, target, confidence, moved)
+    odds = torch.where(valid, confidence - 1.0, 1.0).clamp(min=_LEAST_ODDS)
+    kinds = [(moved, torch.log1p(1.0 / odds)), (valid & ~moved, torch.log1p(odds))]
+    log_loss = sum(
+        (0.5 * torch.where(kind, loss, 0.0).sum() / kind.sum().clamp(min=1) for kind, loss in kinds),
+        start=torch.zeros_like(l2),
+    )
+    return {"l2": l2 / USUAL_MOTION_M, "moved": log_loss}
 
 
 def _log(depth_NHW1: Tensor, valid_NHW: Tensor) -> Tensor:

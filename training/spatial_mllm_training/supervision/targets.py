@@ -28,8 +28,8 @@ class RowTargets:
         rays: (V, H, W, 6) float32 [origin, direction] in the first camera's frame.
         points: (V, H, W, 3) float32 in the first camera's frame.
         is_metric: lengths are metres; False: they are known up to one factor for the row.
-        motion: (V, H, W, 3) float32 how far what is seen has moved since the first image, along the axes of
-            its camera; None where nobody knows.
+        motion: (V, H, W, 3) float32 how far what the cells of the row's first image see has moved when this
+            image is taken, along the axes of the first camera; None where nobody knows.
     """
 
     depth: NDArray[np.float32]
@@ -133,22 +133,22 @@ def motion_map(
     world_rays: NDArray[np.floating],
     *,
     world_from_body: tuple[NDArray[np.floating], NDArray[np.floating]],
-    world_from_first: NDArray[np.floating],
+    world_from_camera: NDArray[np.floating],
 ) -> NDArray[np.float32]:
-    """(H, W, 3) metres: how far what a cell sees has moved since the first image, in its camera's axes.
+    """(H, W, 3) metres: how far what a cell sees moves until a later moment, in the camera's axes.
 
     Args:
         depth: (H, W) z-depth, NaN = none, which stays.
         body: (H, W) index into the bodies.
         world_rays: (H, W, 6) `ray_map` of the camera's pose in the world.
-        world_from_body: (B, 4, 4) then, at the first image, and now.
-        world_from_first: (4, 4) pose of the first camera.
+        world_from_body: (B, 4, 4) at the image, and later.
+        world_from_camera: (4, 4) pose of the camera at the image.
     """
-    then, now = world_from_body
+    now, later = world_from_body
     points = (world_rays[..., :3] + depth[..., None] * world_rays[..., 3:]).astype(np.float64)
-    back = then @ np.linalg.inv(now)  # (B, 4, 4)
-    before = np.einsum("hwij,hwj->hwi", back[body, :3, :3], points) + back[body, :3, 3]
-    return np.asarray((points - before) @ world_from_first[:3, :3], np.float32)
+    onward = later @ np.linalg.inv(now)  # (B, 4, 4)
+    moved = np.einsum("hwij,hwj->hwi", onward[body, :3, :3], points) + onward[body, :3, 3]
+    return np.asarray((moved - points) @ world_from_camera[:3, :3], np.float32)
 
 
 def nearest_depth(depth: NDArray[np.floating], *, grid_h: int, grid_w: int) -> NDArray[np.float32]:

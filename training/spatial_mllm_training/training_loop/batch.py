@@ -25,6 +25,8 @@ class ImageGroup:
     Attributes:
         pixels: (n, H, W, 3) uint8.  rays: (n, N, 4).  has_camera: (n,) bool.
         place: (n,) index of each image among all images of the batch.
+        first: (n,) index in this group of the first image of the same prompt, of the image itself where that
+            one has another size.
         grid: (2,) tokens (rows, columns).
         depth: (n, h, w) z-depth at the heads' cells, NaN = none.
         ray_map, point_map, motion_map: (n, h, w, 6, 3 and 3), or None where no head needs them.
@@ -37,6 +39,7 @@ class ImageGroup:
     rays: Tensor
     has_camera: Tensor
     place: Tensor
+    first: Tensor
     grid: Tensor
     depth: Tensor
     row: Tensor
@@ -155,6 +158,7 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
                 rays=torch.from_numpy(np.stack([x.rays for x in shown])),
                 has_camera=torch.tensor([x.has_camera for x in shown]),
                 place=torch.tensor(places),
+                first=torch.tensor(_firsts(samples, [images[p] for p in places])),
                 grid=torch.tensor(grid),
                 depth=truth("depth", size),
                 row=torch.tensor([images[p][0] for p in places]),
@@ -165,6 +169,12 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
             )
         )
     return tuple(groups)
+
+
+def _firsts(samples: Sequence[Sample], images: Sequence[tuple[int, int]]) -> list[int]:
+    """Per image, as (sample, number in it), the place of the first one of its prompt."""
+    at = {image: place for place, image in enumerate(images)}
+    return [at[b, i] if samples[b].apart else at.get((b, 0), at[b, i]) for b, i in images]
 
 
 def _truth(

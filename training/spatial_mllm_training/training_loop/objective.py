@@ -88,7 +88,8 @@ class Objective(nn.Module):
         mask = model.image_mask(batch.ids)
         if batch.groups:
             tokens = [
-                model.embed_images(self._normalised(g.pixels), g.rays, g.has_camera) for g in batch.groups
+                model.embed_images(self._normalised(g.pixels), g.rays, g.has_camera, g.first)
+                for g in batch.groups
             ]
             visual = self._in_prompt_order(tokens, batch.groups)
             embeds = embeds.to(visual.dtype).masked_scatter(mask[..., None], visual)

@@ -98,10 +98,9 @@ def framing(config: Any, processing: Processing, width: int, height: int) -> Fra
 def pixel_inputs(config: Any, images_3HW: Sequence[Tensor]) -> dict[str, Tensor]:
     patches = [
         patchify(
-            image[None],
+            [image[None]] * config.vision_config.temporal_patch_size,
             patch=config.vision_config.patch_size,
             merge=config.vision_config.spatial_merge_size,
-            temporal=config.vision_config.temporal_patch_size,
         )
         for image in images_3HW
     ]
@@ -169,31 +168,43 @@ def _attend(
     return attention.proj(out.reshape(total, -1))
 
 
-def patchify(images_BCHW: Tensor, *, patch: int, merge: int, temporal: int) -> Tensor:
-    """(B * patches, C * temporal * patch * patch) in the processor's order; stills are repeated in time."""
-    batch, channels, height, width = images_BCHW.shape
+def patchify(frames: Sequence[Tensor], *, patch: int, merge: int) -> Tensor:
+    """(B * patches, C * T * patch * patch) in the processor's order, of T frames (B, C, H, W) of one moment each.
+
+    A still is a clip of the same frame over and over.
+    """
+    batch, channels, height, width = frames[0].shape
     rows, columns = height // (patch * merge), width // (patch * merge)
-    x = images_BCHW.reshape(batch, channels, rows, merge, patch, columns, merge, patch)
-    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)
-    x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, temporal, -1, -1)
-    return x.reshape(batch * rows * columns * merge * merge, channels * temporal * patch * patch)
+    x = torch.stack(tuple(frames), dim=2)
+    x = x.reshape(batch, channels, len(frames), rows, merge, patch, columns, merge, patch)
+    x = x.permute(0, 3, 6, 4, 7, 1, 2, 5, 8)
+    return x.reshape(batch * rows * columns * merge * merge, channels * len(frames) * patch * patch)
 
 
 def visual_tokens(hf: nn.Module, images_BCHW: Tensor) -> Tensor:
+    return visual_tokens_of_clips(hf, images_BCHW, images_BCHW)
+
+
+def visual_tokens_of_clips(hf: nn.Module, before_BCHW: Tensor, images_BCHW: Tensor) -> Tensor:
+    """(B, N, D) projected visual tokens of clips of two frames, as the stock model reads a video of them."""
     vision = hf.config.vision_config
     batch, _, height, width = images_BCHW.shape
     grid_h, grid_w = grid(hf, height, width)
     patches = patchify(
-        images_BCHW,
+        clip(before_BCHW, images_BCHW, vision.temporal_patch_size),
         patch=vision.patch_size,
         merge=vision.spatial_merge_size,
-        temporal=vision.temporal_patch_size,
     )
     thw = torch.tensor(
         [[1, height // vision.patch_size, width // vision.patch_size]] * batch, device=images_BCHW.device
     )
     tokens = hf.model.visual(patches.to(hf.model.visual.dtype), grid_thw=thw).pooler_output
     return tokens.reshape(batch, grid_h * grid_w, -1)
+
+
+def clip(before: Tensor, image: Tensor, frames: int) -> list[Tensor]:
+    """As many frames as a patch has moments: the earlier ones are of before."""
+    return [before] * (frames // 2) + [image] * (frames - frames // 2)
 
 
 def _pitch(config: Any) -> int:

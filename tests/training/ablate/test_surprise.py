@@ -29,9 +29,8 @@ def asked(scenes, tiny):
     torch.manual_seed(1)
     for parameter in model.hf.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    digits = tiny.number_digits
     files = scene_files(scenes, held_out=False)
-    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, number_digits=digits)
+    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, words=learner.form.words)
     return learner, builder, pair_items(builder, 3, seed=0, constants={})
 
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
-from spatial_mllm_training.data.packing import IGNORE, LeftOutError
+from spatial_mllm_training.data.packing import IGNORE, LeftOutError, Words
 from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
@@ -155,19 +155,19 @@ def test_motion_of_every_cell_again_through_opencv_and_scipy(scene, tokenizer):
     moved = 0
     for seed in range(6):
         view = builder.draw(np.random.default_rng(seed))
-        first, second = view.world_from_camera
-        height, width = view.depth_m[1].shape
+        first = view.world_from_camera[0]
+        height, width = view.depth_m[0].shape
         cells = np.random.default_rng(seed).integers((0, 0), (height, width), (60, 2))
         pixels = (cells[:, ::-1] + 0.5) * (view.images.shape[2] / width, view.images.shape[1] / height) - 0.5
-        rays = cv2.undistortPoints(pixels[:, None].astype(np.float64), view.cameras[1].k, None)[:, 0]
-        z = view.depth_m[1][cells[:, 0], cells[:, 1]]
-        points = np.c_[rays * z[:, None], z] @ second[:3, :3].T + second[:3, 3]
+        rays = cv2.undistortPoints(pixels[:, None].astype(np.float64), view.cameras[0].k, None)[:, 0]
+        z = view.depth_m[0][cells[:, 0], cells[:, 1]]
+        points = np.c_[rays * z[:, None], z] @ first[:3, :3].T + first[:3, 3]
         said = view.motion_m[cells[:, 0], cells[:, 1]]
 
         def motions(t1, t2, points=points, first=first):
-            then, now = (Rotation.from_rotvec([0, 0, 0.3 * t]) for t in (t1, t2))
-            local = now.inv().apply(points - [0.1 * t2, 0.02 * t2, 0])
-            return (points - then.apply(local) - [0.1 * t1, 0.02 * t1, 0]) @ first[:3, :3]
+            now, later = (Rotation.from_rotvec([0, 0, 0.3 * t]) for t in (t1, t2))
+            local = now.inv().apply(points - [0.1 * t1, 0.02 * t1, 0])
+            return (later.apply(local) + [0.1 * t2, 0.02 * t2, 0] - points) @ first[:3, :3]
 
         still = np.linalg.norm(said, axis=1) < 1e-6
         assert still.any()
@@ -372,7 +372,7 @@ def test_metric_answers_are_spelled_in_one_width(scene, tokenizer):
     """The same draws as without: only the answers of lengths and vectors are wider, and they parse to the same."""
     config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
     plain = PairBuilder([scene], tokenizer, config)
-    wide = PairBuilder([scene], tokenizer, config, number_digits=5)
+    wide = PairBuilder([scene], tokenizer, config, words=Words(number_digits=5))
     kinds = set()
     for seed in range(6):
         told = [answers_of(b.sample(np.random.default_rng(seed)), tokenizer) for b in (plain, wide)]

@@ -22,8 +22,9 @@ GRID_H, GRID_W = 9, 12
 HEIGHT, WIDTH = GRID_H * 16, GRID_W * 16
 
 
-@pytest.fixture
-def bundle(small_model, tokenizer, tmp_path, monkeypatch):
+@pytest.fixture(params=[False, True], ids=["stills", "clips"])
+def bundle(small_model, tokenizer, tmp_path, monkeypatch, request):
+    small_model.clips = request.param
     monkeypatch.setattr(onnx_files, "store_half", lambda path: None)
     folder = tmp_path / "mini"
     folder.mkdir()
@@ -63,7 +64,10 @@ def stock_forward(model, tokenizer, views, question, *, answer_tokens):
     from spatial_mllm_training.model.families.qwen2_5_vl import patchify
 
     vision = {
-        "pixel_values": patchify(images, patch=8, merge=2, temporal=2),
+        # the stock model takes a patch of two frames as it comes: the first frame of all and this one
+        "pixel_values": patchify(
+            [images[[0] * len(images)] if model.clips else images, images], patch=8, merge=2
+        ),
         "image_grid_thw": torch.tensor([[1, GRID_H * 2, GRID_W * 2]] * len(views)),
     }
     rays = torch.cat(
@@ -100,6 +104,11 @@ def test_the_export_graphs_are_the_stock_model_in_double_precision(small_model, 
     tokens = vision(image, rays, torch.tensor([True]))
     expected = model.embed_images(normal, rays, torch.tensor([True]))
     np.testing.assert_allclose(tokens.numpy(), expected.numpy(), atol=1e-5)
+    model.clips = True
+    both, known = torch.cat([normal.flip(2), normal]), torch.tensor([True, True])
+    expected = model.embed_images(both, rays.repeat(2, 1, 1), known, torch.tensor([0, 0]))
+    tokens = vision(image, rays, known[:1], image.flip(1))
+    np.testing.assert_allclose(tokens.numpy(), expected[1:].numpy(), atol=1e-5)
 
     length, split = 40, 27
     embeds = torch.randn(
@@ -161,8 +170,8 @@ def test_a_frame_without_camera_takes_the_null_embedding(bundle, small_model):
         images = torch.from_numpy(bare.image_rgb[None]).permute(0, 3, 1, 2).float() / 255
         images = (images - torch.tensor(IMAGE_MEAN)[:, None, None]) / torch.tensor(IMAGE_STD)[:, None, None]
         expected = small_model.embed_images(images, torch.zeros(1, GRID_H * GRID_W, 4), torch.tensor([False]))
-    np.testing.assert_allclose(model._visual_tokens(bare), expected[0].numpy(), atol=1e-4)
-    assert np.abs(model._visual_tokens(bare) - model._visual_tokens(frame)).max() > 1e-2
+    np.testing.assert_allclose(model._visual_tokens(bare, bare), expected[0].numpy(), atol=1e-4)
+    assert np.abs(model._visual_tokens(bare, bare) - model._visual_tokens(frame, frame)).max() > 1e-2
 
 
 def test_half_storage_halves_the_file_and_keeps_the_numbers(small_model, tokenizer, tmp_path):
@@ -181,7 +190,7 @@ def test_half_storage_halves_the_file_and_keeps_the_numbers(small_model, tokeniz
     )
     (frame,) = frames(1)
     rays = np.asarray(frame.camera.token_rays(GRID_W, GRID_H), np.float32).reshape(-1, 4)
-    half = SpatialModel.load(folder).engine.vision(frame.image_rgb, rays, True)
+    half = SpatialModel.load(folder).engine.vision(frame.image_rgb, rays, True, frame.image_rgb)
     full_folder = tmp_path / "full"
     full_folder.mkdir()
     onnx_files.export_graphs(small_model, full_folder, height=HEIGHT, width=WIDTH, half=False)

@@ -24,7 +24,7 @@ def prompt_inputs(model, tokenizer, frames=1, question="How deep is [ 512 , 340 
     ids = torch.tensor([tokenizer.encode(text + question, add_special_tokens=False).ids])
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(frames, 3, GRID_H * 16, GRID_W * 16, generator=generator)
-    pixels = patchify(images, patch=8, merge=2, temporal=2)
+    pixels = patchify([images, images], patch=8, merge=2)
     thw = torch.tensor([[1, GRID_H * 2, GRID_W * 2]] * frames)
     camera = CameraModel.from_fov(GRID_W * 16, GRID_H * 16, hfov_rad=1.2)
     rays = torch.from_numpy(np.asarray(camera.token_rays(GRID_W, GRID_H), np.float32)).reshape(1, -1, 4)
@@ -112,7 +112,7 @@ def test_patchify_equals_the_stock_image_processor(small_model):
 
     x = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     x = (x - torch.tensor(IMAGE_MEAN)[:, None, None]) / torch.tensor(IMAGE_STD)[:, None, None]
-    torch.testing.assert_close(patchify(x[None], patch=8, merge=2, temporal=2), expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(patchify([x[None]] * 2, patch=8, merge=2), expected, atol=2e-6, rtol=0)
 
 
 def test_taps_after_the_final_norm_are_refused(small_model):

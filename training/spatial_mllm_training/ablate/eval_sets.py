@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,16 +87,19 @@ def scene_tests(
             f"'{folder}' holds no scene of a test seed ({FIRST_TEST_SEED} or more); make some with make_scenes",
         )
     plain = replace(config.data, camera_dropout=0.0)
-    known = PairBuilder(scene_files(training, held_out=False), learner.tokenizer, plain, augment=False)
+    whole = partial(
+        PairBuilder, tokenizer=learner.tokenizer, config=plain, augment=False, words=learner.form.words
+    )
+    known = whole(scene_files(training, held_out=False))
     blind = fit_view_blind(known, np.random.default_rng(SEED))
-    builder = PairBuilder(files, learner.tokenizer, plain, augment=False)
+    builder = whole(files)
     kinds: dict[str, list[Path]] = {}
     for file in files:
         other = is_held_out(_camera_of(builder.scenes[file]), HELD_OUT_HFOV_DEG)
         kinds.setdefault(name or (HELD_OUT if other else IN_DISTRIBUTION), []).append(file)
     found = []
     for kind in sorted(kinds, key=lambda k: (k != IN_DISTRIBUTION, k)):
-        part = PairBuilder(kinds[kind], learner.tokenizer, plain, augment=False)
+        part = whole(kinds[kind])
         items = pair_items(part, size.samples or PAIRS, seed=SEED, constants=blind.answers)
         views = _views(_scene_images(part), (plain.width, plain.height), size)
         found.append(EvalSet(kind, tuple(items), views, blind.depth_m))

@@ -40,7 +40,8 @@ def measure(
     """Figures by "<test set>/<what>"; what cannot be measured is left out.
 
     "answers" and "blind" are means over the groups of subtasks that are asked, in per cent, "group:<g>" and
-    "blind:<g>" are those of one group; "loss" and its like are of `surprise.loss_figures`; "abs_rel", "delta1" and "blind_abs_rel" are of dense depth;
+    "blind:<g>" are those of one group; "loss" and its like are of `surprise.loss_figures`; "abs_rel", "delta1"
+    and "blind_abs_rel" are of dense depth;
     "slope", "slope_error" (over images) and "slope_images" of log depth against log focal scale.
 
     Args:

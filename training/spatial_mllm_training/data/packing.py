@@ -43,6 +43,7 @@ class Words:
         stop: ends an answer.
         next_turn: between an answer and the next question of one conversation.
         number_digits: of every metric number of an answer (`tasks.text.widened`); 0: as published.
+        digit_weights: of the digits of such a number in the loss, from the first one on; (): 1 each.
     """
 
     opening: str = ""
@@ -52,6 +53,7 @@ class Words:
     stop: str = PromptFormat.stop
     next_turn: str = "\n"
     number_digits: int = 0
+    digit_weights: tuple[float, ...] = ()
 
     @classmethod
     def chatml(cls, before_image: str, after_image: str) -> Words:
@@ -117,6 +119,7 @@ class Sample:
         name: what to call it in a sentence.
         ids: (S,) token ids, `image_id` at visual tokens.  labels: (S,) the next token where it
             belongs to an answer, else IGNORE.  positions: (3, S).
+        weights: (S,) float32 of the labels in the loss.
         owner: (S,) 0 = opening, 1..V = image, V + 1.. = question.
         seen: (S,) a token sees its own block and, of blocks up to this number, all that lies before it.
         targets: truth of the dense heads, of one image each; None where there is none.
@@ -127,6 +130,7 @@ class Sample:
     images: tuple[ShownImage, ...]
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
     positions: NDArray[np.int64]
     owner: NDArray[np.int64]
     seen: NDArray[np.int64]
@@ -173,12 +177,13 @@ def pack(
     owner = len(images)
     for index, question in enumerate(questions):
         tokens, labels = _conversation(question, form)
+        weights = _weights(labels, form)
         if max_tokens is not None and len(blocks.ids) + len(tokens) > max_tokens:
             if index == 0:
                 raise ValueError(f"{len(blocks.ids) + len(tokens)} tokens, at most {max_tokens} are taken")
             continue
         owner += 1
-        blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels)
+        blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
     return Sample(name, tuple(images), **blocks.arrays(), targets=targets, apart=apart)
@@ -201,12 +206,25 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     return tokens[:-1], labels
 
 
+def _weights(labels: Sequence[int], form: Format) -> list[float]:
+    """Of each label; a digit's is that of its place in its number."""
+    each = form.words.digit_weights
+    digits = {form.encode(digit)[0] for digit in "0123456789"} if each else set()
+    found: list[float] = []
+    place = 0
+    for label in labels:
+        place = place + 1 if label in digits else 0
+        found.append(each[place - 1] if 0 < place <= len(each) else 1.0)
+    return found
+
+
 class _Blocks:
     """The arrays of a sample while it grows; `at` is the next text position of the prefix."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.labels: list[int] = []
+        self._weights: list[float] = []
         self.at = 0
         self._positions: list[NDArray[np.int64]] = [np.empty((3, 0), np.int64)]
         self._owner: list[int] = []
@@ -219,11 +237,12 @@ class _Blocks:
         seen: int,
         start: int | None = None,
         labels: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         """Text from position `start`, or going on in the prefix."""
         if start is None:
             start, self.at = self.at, self.at + len(tokens)
-        self._append(tokens, owner, seen, text_positions(len(tokens), start), labels)
+        self._append(tokens, owner, seen, text_positions(len(tokens), start), labels, weights)
 
     def add_image(self, image_id: int, grid: tuple[int, int], owner: int, seen: int, *, flat: bool) -> None:
         count = grid[0] * grid[1]
@@ -238,9 +257,11 @@ class _Blocks:
         seen: int,
         place: NDArray[np.int64],
         labels: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.ids.extend(tokens)
         self.labels.extend([IGNORE] * len(tokens) if labels is None else labels)
+        self._weights.extend([1.0] * len(tokens) if weights is None else weights)
         self._positions.append(place)
         self._owner.extend([owner] * len(tokens))
         self._seen.extend([seen] * len(tokens))
@@ -249,6 +270,7 @@ class _Blocks:
         return {
             "ids": np.asarray(self.ids, np.int64),
             "labels": np.asarray(self.labels, np.int64),
+            "weights": np.asarray(self._weights, np.float32),
             "positions": np.concatenate(self._positions, axis=1),
             "owner": np.asarray(self._owner, np.int64),
             "seen": np.asarray(self._seen, np.int64),

@@ -141,7 +141,7 @@ class PairBuilder:
         augment: random crops, colours, templates and missing cameras.
         maps: samples have ray and point maps beside depth.
         motion: they have what moved between their images, too.
-        number_digits: as in `packing.Words`.
+        form: how text becomes tokens; its words are given, or the usual ones.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class PairBuilder:
         augment: bool = True,
         maps: bool = False,
         motion: bool = False,
-        number_digits: int = 0,
+        words: Words | None = None,
     ) -> None:
         self.scenes = {path: _scene(path) for path in scenes}
         self._order = sorted(self.scenes)
@@ -161,8 +161,7 @@ class PairBuilder:
         self.config = config
         self.augment = augment
         self.maps, self.motion = maps, motion and not config.apart
-        words = Words(number_digits=number_digits)
-        self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"), words)
+        self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"), words or Words())
 
     def encode(self, words: str) -> list[int]:
         return self.tokenizer.encode(words, add_special_tokens=False).ids

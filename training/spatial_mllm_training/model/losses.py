@@ -33,6 +33,9 @@ def depth_loss(log_depth_BHW: Tensor, confidence_BHW: Tensor, truth_m_BHW: Tenso
     return loss
 
 
-def answer_loss(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
-    """Cross-entropy over the answer tokens of a batch."""
-    return F.cross_entropy(logits_MV.float(), targets_M)
+def answer_loss(logits_MV: Tensor, targets_M: Tensor, weights_M: Tensor | None = None) -> Tensor:
+    """Cross-entropy over the answer tokens of a batch, its weighted mean where they weigh."""
+    if weights_M is None:
+        return F.cross_entropy(logits_MV.float(), targets_M)
+    losses = F.cross_entropy(logits_MV.float(), targets_M, reduction="none")
+    return (weights_M * losses).sum() / weights_M.sum()

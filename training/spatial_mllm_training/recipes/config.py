@@ -135,6 +135,8 @@ class TrainConfig:
         workers: processes that prepare samples.
         number_digits: of the metric numbers of a small model's answers, which its runtime then reads as medians
             (`spatial_mllm_core.model.numbers`); 0: numbers as published.
+        digit_weights: of these digits in the loss, from the first one on: the last ones are noise that no model
+            foretells, and most of the loss; (): 1 each.
     """
 
     name: str
@@ -173,12 +175,17 @@ class TrainConfig:
     keep_checkpoints: int = 2
     workers: int = 1
     number_digits: int = 0
+    digit_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision is bf16 or fp32, found '{self.precision}'")
         if self.number_digits and self.published is not None:
             raise ValueError("a published checkpoint spells numbers as published: number_digits is 0")
+        if self.digit_weights and len(self.digit_weights) != self.number_digits:
+            raise ValueError(
+                f"{self.number_digits} digits have as many weights, not {len(self.digit_weights)}"
+            )
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"the optimizer is muon or adamw, found '{self.optimizer}'")
 

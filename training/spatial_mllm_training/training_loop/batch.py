@@ -63,7 +63,7 @@ class Batch:
     """B samples padded to S tokens.
 
     Attributes:
-        ids, labels: (B, S).  positions: (3, B, S).  mask: (B, 1, S, S) bool, True = is seen.
+        ids, labels, weights: (B, S).  positions: (3, B, S).  mask: (B, 1, S, S) bool, True = is seen.
         groups: the images, by size.
         names: of the samples.
         problems: sentences about samples that were left out while this batch was drawn.
@@ -71,6 +71,7 @@ class Batch:
 
     ids: Tensor
     labels: Tensor
+    weights: Tensor
     positions: Tensor
     mask: Tensor
     groups: tuple[ImageGroup, ...]
@@ -93,12 +94,13 @@ class Batch:
 
     def save(self, path: Path, **notes: str) -> None:
         """Write it for a replay; `notes` go into the file's header."""
-        tensors = {k: getattr(self, k) for k in ("ids", "labels", "positions", "mask")}
+        tensors = {k: getattr(self, k) for k in ("ids", "labels", "weights", "positions", "mask")}
         for number, group in enumerate(self.groups):
             for f in fields(group):
                 if (value := getattr(group, f.name)) is not None:
                     tensors[f"groups.{number}.{f.name}"] = value
-        plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        # a copy each: groups share tensors, which the file format refuses
+        plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
         write_atomically(path, save(plain, {"names": "\n".join(self.names), **notes}), replace=True)
 
     @classmethod
@@ -123,16 +125,23 @@ def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells
     count = len(samples)
     ids = np.full((count, length), pad_id, np.int64)
     labels = np.full((count, length), IGNORE, np.int64)
+    weights = np.ones((count, length), np.float32)
     positions = np.zeros((3, count, length), np.int64)
     mask = np.zeros((count, length, length), bool)
     mask[:, np.arange(length), np.arange(length)] = True
     for b, s in enumerate(samples):
         n = len(s.ids)
-        ids[b, :n], labels[b, :n], positions[:, b, :n] = s.ids, s.labels, s.positions
+        ids[b, :n], labels[b, :n], weights[b, :n], positions[:, b, :n] = (
+            s.ids,
+            s.labels,
+            s.weights,
+            s.positions,
+        )
         mask[b, :n, :n] = s.mask()
     return Batch(
         ids=torch.from_numpy(ids),
         labels=torch.from_numpy(labels),
+        weights=torch.from_numpy(weights),
         positions=torch.from_numpy(positions),
         mask=torch.from_numpy(mask)[:, None],
         groups=_groups(samples, maps, cells),

@@ -27,7 +27,7 @@ class Prediction:
     """What the model says about a batch.
 
     Attributes:
-        logits, targets: (M, V) and (M,) at the answer tokens.
+        logits, targets, weights: (M, V), (M,) and (M,) at the answer tokens.
         taps: per group of images four (n, N, D).
         depths: per group (log z-depth, confidence), each (n, h, w); () where no depth head is trained.
         last: per group (n, N, D), the last hidden states; () where no teacher is followed.
@@ -35,6 +35,7 @@ class Prediction:
 
     logits: Tensor
     targets: Tensor
+    weights: Tensor
     taps: tuple[list[Tensor], ...]
     depths: tuple[tuple[Tensor, Tensor], ...]
     last: tuple[Tensor, ...] = ()
@@ -101,6 +102,7 @@ class Objective(nn.Module):
         return Prediction(
             logits=model.hf.get_output_embeddings()(hidden[asked]),
             targets=batch.labels[asked],
+            weights=batch.weights[asked],
             taps=tuple(grouped),
             depths=tuple(
                 depth_from_logits(model.depth_head(t, *g.grid.tolist()))
@@ -122,7 +124,7 @@ class Objective(nn.Module):
         if only_predict:
             return out if out.depths else replace(out, depths=self._depths_of_3d_heads(out, batch))
         nothing = out.logits.sum() * 0.0
-        answer = answer_loss(out.logits, out.targets) if len(out.targets) else nothing
+        answer = answer_loss(out.logits, out.targets, out.weights) if len(out.targets) else nothing
         losses = {"answer_loss": answer}
         total = self.text_weight * answer
         if self.depth_weight:

@@ -92,7 +92,7 @@ def build_learner(
     use_batched_attention(model.hf)
     model.hf.set_attn_implementation(attention.NAME)
     model.depth_head.to(memory_format=torch.channels_last)
-    words = Words(number_digits=config.number_digits)
+    words = Words(number_digits=config.number_digits, digit_weights=config.digit_weights)
     form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"), words)
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))
 
@@ -187,7 +187,7 @@ def build_sources(
             paths.general,
             paths.general_images or paths.general.parent,
             # numbers of a conversation are no measurements
-            replace(learner.form, words=replace(learner.form.words, number_digits=0)),
+            replace(learner.form, words=replace(learner.form.words, number_digits=0, digit_weights=())),
             viewer,
             config.seed,
             max_tokens=config.rows.max_tokens,
@@ -215,7 +215,7 @@ def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[
         tokenizer=learner.tokenizer,
         maps=config.spatial is not None,
         motion=config.spatial is not None and "motion" in config.spatial.tasks,
-        number_digits=config.number_digits,
+        words=learner.form.words,
     )
     fixed = replace(config.data, camera_dropout=0.0)
     return (

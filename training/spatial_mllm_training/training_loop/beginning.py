@@ -10,11 +10,13 @@ from torch import nn
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.training_loop import checkpoints
 
+_HEADS = "spatial_heads."
+
 
 def begin_with(run: Path, model: nn.Module) -> dict[str, Any]:
     """Give a model the final weights of a run; returns what the record of the new one says about it.
 
-    Optimisers, step and clock begin anew.
+    Optimisers, step and clock begin anew. 3D heads that the run did not train begin as they are.
 
     Raises:
         SpatialError: MODEL_MISSING without a checkpoint; MODEL_SIGNATURE when none is whole or its trained
@@ -24,7 +26,9 @@ def begin_with(run: Path, model: nn.Module) -> dict[str, Any]:
     if found is None:
         raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' holds no checkpoint to begin with")
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = found.final_weights(trained)
+    had = found.weights()
+    new = {name for name in trained if name.startswith(_HEADS) and not any(n.startswith(_HEADS) for n in had)}
+    weights = found.final_weights(trained.keys() - new)
     for name, value in weights.items():
         if value.shape != trained[name].shape:
             raise SpatialError(

@@ -198,7 +198,7 @@ def test_packed_questions_do_not_see_each_other(scene, tokenizer, small_model):
         keep = np.flatnonzero((sample.owner <= 2) | (sample.owner == number))
         alone = replace(
             sample,
-            **{name: getattr(sample, name)[keep] for name in ("ids", "labels", "owner", "seen")},
+            **{name: getattr(sample, name)[keep] for name in ("ids", "labels", "weights", "owner", "seen")},
             positions=sample.positions[:, keep],
         )
         logits = objective.predict(collate([alone], pad)).logits
@@ -390,6 +390,37 @@ def test_metric_answers_are_spelled_in_one_width(scene, tokenizer):
                 int(n) for n in re.findall(r"-?\d+", published.split("`")[1])
             ]
     assert {"scalar", "vector", "coordinate"} <= kinds
+
+
+def test_digits_weigh_by_their_place(scene, tokenizer, small_model):
+    """Found in the text of each answer; the loss is the weighted mean, everything else weighs 1."""
+    each = (4.0, 2.0, 1.0, 0.5, 0.25)
+    config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
+    builder = PairBuilder([scene], tokenizer, config, words=Words(number_digits=5, digit_weights=each))
+    numbers = 0
+    for seed in range(4):
+        sample = builder.sample(np.random.default_rng(seed))
+        for owner in range(3, int(sample.owner.max()) + 1):
+            spoken = (sample.owner == owner) & (sample.labels != IGNORE)
+            letters = "".join(tokenizer.decode([i]) for i in sample.labels[spoken])
+            by_letter = np.repeat(
+                sample.weights[spoken], [len(tokenizer.decode([i])) for i in sample.labels[spoken]]
+            )
+            expected = np.ones(len(letters))
+            for found in re.finditer(r"\d{5}", letters):
+                expected[found.start() : found.end()] = each
+                numbers += 1
+            np.testing.assert_array_equal(by_letter, expected)
+        assert (sample.weights[sample.labels == IGNORE] == 1).all()
+    assert numbers > 10
+    objective = Objective(small_model, depth_weight=0.0)
+    batch = collate([sample], tokenizer.token_to_id("<|pad|>"))
+    with torch.no_grad():
+        out, loss = objective.predict(batch), objective(batch)["answer_loss"]
+    chances = -torch.log_softmax(out.logits.double(), -1).numpy()[np.arange(len(out.targets)), out.targets]
+    weights = sample.weights[sample.labels != IGNORE]
+    assert float(loss) == pytest.approx(np.average(chances, weights=weights), rel=1e-5)
+    assert float(loss) != pytest.approx(np.mean(chances), rel=1e-5)
 
 
 def answers_of(sample, tokenizer):

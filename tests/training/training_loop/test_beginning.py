@@ -11,6 +11,8 @@ import torch
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data.pairs import PairConfig
 from spatial_mllm_training.export.write_bundle import load_run
+from spatial_mllm_training.recipes.config import SpatialConfig
+from spatial_mllm_training.supervision.dpt import DPTSize
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.objective import Objective
@@ -56,6 +58,26 @@ def test_a_run_that_has_begun_goes_on_with_its_own_weights(first, scenes, micro,
     assert "began_with" not in json.loads((again / "run.json").read_text())
 
 
+def test_a_stage_may_add_heads_but_not_change_them(scenes, micro, tmp_path):
+    """New 3D heads begin as any new ones do; the head that was there is kept."""
+    config = micro(steps=1)
+    go(config, scenes, tmp_path / "first")
+    still = {"steps": 1, "learning_rate": 0.0, "matrix_learning_rate": 0.0, "weight_decay": 0.0, "ema": 0.0}
+    heads = SpatialConfig(tasks=("motion",), size=DPTSize(channels=(8, 8, 8, 8), features=8))
+    more = micro(**still, spatial=heads)
+    go(more, scenes, tmp_path / "second", tmp_path / "first")
+    theirs, ours = (load_run(tmp_path / name)[0].state_dict() for name in ("first", "second"))
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    fresh = {name: value for name, value in ours.items() if name not in theirs}
+    assert fresh and all(name.startswith("spatial_heads.") for name in fresh)
+    begun = build_learner(more).model.state_dict()
+    assert all(torch.equal(value, begun[name]) for name, value in fresh.items())
+    go(more, scenes, tmp_path / "third", tmp_path / "second")
+    other = micro(**still, spatial=dataclasses.replace(heads, tasks=("depth", "motion")))
+    with pytest.raises(SpatialError, match=r"see spatial_heads\.decoders\.depth"):
+        go(other, scenes, tmp_path / "fourth", tmp_path / "second")
+
+
 def test_weights_that_do_not_fit_are_named(first, scenes, micro, tmp_path):
     config, before = first
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, vision_mlp=80))
@@ -82,6 +104,7 @@ def test_images_apart_are_seen_as_if_each_were_alone(scenes, micro):
         images=sample.images[1:],
         ids=sample.ids[half:],
         labels=sample.labels[half:],
+        weights=sample.weights[half:],
         positions=sample.positions[:, half:],
         owner=sample.owner[half:] - 1,
         seen=sample.seen[half:],

@@ -19,7 +19,7 @@ from spatial_mllm_core.model.prompt import PromptFormat
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)
-"""2 has clips, without which a bundle is written as 1 was."""
+"""2 has clips and pointers; a bundle without either is written as 1 was."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
@@ -36,6 +36,7 @@ class Manifest:
     Attributes:
         width, height: model input, pixels; grid_w, grid_h: visual tokens per image.
         clips: an image is read together with the first one of its prompt, so that its tokens see what changed.
+        pointers: the coordinates of a question carry what its images show there, see `pointing`.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.
@@ -51,6 +52,7 @@ class Manifest:
     width: int
     height: int
     clips: bool
+    pointers: bool
     grid_w: int
     grid_h: int
     depth_w: int
@@ -77,7 +79,7 @@ class Manifest:
     def to_json(self) -> str:
         return json.dumps(
             {
-                "format_version": FORMAT_VERSION if self.clips else READ_VERSIONS[0],
+                "format_version": FORMAT_VERSION if self.clips or self.pointers else READ_VERSIONS[0],
                 "name": self.name,
                 "version": self.version,
                 "family": self.family,
@@ -88,6 +90,7 @@ class Manifest:
                     "grid_w": self.grid_w,
                     "grid_h": self.grid_h,
                     **({"clips": True} if self.clips else {}),
+                    **({"pointers": True} if self.pointers else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
                 "decoder": {
@@ -131,6 +134,7 @@ class Manifest:
                 precision=str(raw["precision"]),
                 **{k: int(raw["input"][k]) for k in ("width", "height", "grid_w", "grid_h")},
                 clips=bool(raw["input"].get("clips", False)),
+                pointers=bool(raw["input"].get("pointers", False)),
                 depth_w=int(raw["depth"]["width"]),
                 depth_h=int(raw["depth"]["height"]),
                 **{

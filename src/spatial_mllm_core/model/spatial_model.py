@@ -28,6 +28,7 @@ from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
 from spatial_mllm_core.model.choosing import Choose, chooser
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
+from spatial_mllm_core.model.pointing import neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, narrowed, pixel_to_coordinate
 
@@ -61,11 +62,13 @@ class Prefix:
         cache: their keys and values.
         next_position: first text position after them.
         taps: (4, N, D) hidden states of the last frame's visual tokens.
+        visual: (N, D) visual tokens of the first frame, and of the last one where that is another.
     """
 
     cache: KVCache
     next_position: int
     taps: Float32
+    visual: tuple[Float32, ...]
 
 
 class SpatialModel:
@@ -142,9 +145,8 @@ class SpatialModel:
         start = 0 if before is None else before.next_position
         image_start = start + len(head)
         tail_start = position_after_visual(m.grid_h, m.grid_w, image_start)
-        embeddings = np.concatenate(
-            [self._embedding[head], self._visual_tokens(frame, first), self._embedding[tail]]
-        )
+        tokens = self._visual_tokens(frame, first)
+        embeddings = np.concatenate([self._embedding[head], tokens, self._embedding[tail]])
         positions = np.concatenate(
             [
                 text_positions(len(head), start),
@@ -155,7 +157,8 @@ class SpatialModel:
         )
         out = self._decode(embeddings, positions, None if before is None else before.cache)
         taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
-        return Prefix(out.cache, tail_start + len(tail), taps)
+        visual = (tokens,) if before is None else (before.visual[0], tokens)
+        return Prefix(out.cache, tail_start + len(tail), taps, visual)
 
     def _visual_tokens(self, frame: Frame, first: Frame) -> Float32:
         m = self.manifest
@@ -196,11 +199,11 @@ class SpatialModel:
         began = time.monotonic()
         question, choices, task = self._question(request)
         prefix = self._prefix(request.frames)
-        ids = self._encode(question + self.manifest.prompt.question_suffix)
+        asked_of = self._embedded(question + self.manifest.prompt.question_suffix, prefix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
         choose = self._chooser(choices)
         text, confidence = self._generate(
-            prefix, ids, choose, request.max_new_tokens, deadline, on_text, should_stop
+            prefix, asked_of, choose, request.max_new_tokens, deadline, on_text, should_stop
         )
         asked = request.frames[0]
         values: tuple[float, ...] = ()
@@ -293,21 +296,20 @@ class SpatialModel:
     def _generate(
         self,
         prefix: Prefix,
-        ids: list[int],
+        embeddings: Float32,
         choose: Choose,
         max_new_tokens: int,
         deadline: float | None,
         on_text: OnText | None,
         should_stop: ShouldStop | None,
     ) -> tuple[str, float]:
-        """(text, mean probability of its tokens)."""
-        room = self.manifest.context - prefix.cache.length - len(ids)
+        """(text, mean probability of its tokens) after the (S, D) embeddings of a question."""
+        room = self.manifest.context - prefix.cache.length - len(embeddings)
         if room < 1:
             raise SpatialError(
                 ErrorCode.QUESTION_TOO_LONG,
-                f"frames and question take {prefix.cache.length + len(ids)} tokens of {self.manifest.context}",
+                f"frames and question take {prefix.cache.length + len(embeddings)} tokens of {self.manifest.context}",
             )
-        embeddings = self._embedding[ids]
         position, cache = prefix.next_position, prefix.cache
         answer: list[int] = []
         probabilities: list[float] = []
@@ -330,6 +332,16 @@ class SpatialModel:
                 on_text(self._words(answer))
             embeddings = self._embedding[[token]]
         return self._words(answer).strip(), float(np.mean(probabilities))
+
+    def _embedded(self, words: str, prefix: Prefix) -> Float32:
+        """(S, D) embeddings of a question behind its frames."""
+        embeddings = self._embedding[self._encode(words)]
+        m = self.manifest
+        for pointer in pointers(words, self._encode) if m.pointers else ():
+            tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
+            for visual in prefix.visual:
+                embeddings[pointer.at] += weights @ visual[tokens]
+        return embeddings
 
     def _words(self, answer: list[int]) -> str:
         text = str(self._tokenizer.decode(answer))

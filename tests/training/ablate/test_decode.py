@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from spatial_mllm_training.ablate.decode import LONGEST, answers, embedded
+from spatial_mllm_training.ablate.decode import LONGEST, answers
 from spatial_mllm_training.ablate.questions import pair_items
 from spatial_mllm_training.data.packing import PackedQuestion, pack
 from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.prompts import embedded
 from spatial_mllm_training.training_loop.setup import build_learner
 
 
@@ -22,7 +23,7 @@ def slowly(learner, sample, questions, index):
     ids, positions = batch.ids, batch.positions
     own = torch.from_numpy(alone.mask())[None, None]
     told: list[int] = []
-    embeds = embedded(learner, batch)
+    embeds = embedded(model, batch)
     table = model.hf.get_input_embeddings()
     while len(told) < LONGEST:
         hidden, _ = model.decode(embeds, positions, own)

@@ -11,13 +11,13 @@ import torch
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.tasks.text import widened
-from spatial_mllm_training.ablate.decode import embedded
 from spatial_mllm_training.ablate.questions import pair_items
 from spatial_mllm_training.ablate.surprise import exchanged, loss_figures
 from spatial_mllm_training.data.packing import IGNORE, PackedQuestion, pack
 from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.prompts import embedded
 from spatial_mllm_training.training_loop.setup import build_learner
 
 
@@ -30,7 +30,7 @@ def asked(scenes, tiny):
     for parameter in model.hf.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     files = scene_files(scenes, held_out=False)
-    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, words=learner.form.words)
+    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, form=learner.form)
     return learner, builder, pair_items(builder, 3, seed=0, constants={})
 
 
@@ -44,7 +44,7 @@ def test_the_loss_is_that_of_each_question_alone(asked):
             words = (q.task.question(q.points), q.task.answer_text(q.truth))
             alone = pack("one", item.sample.images, [PackedQuestion((words,), images)], builder.form)
             batch = collate([alone], learner.pad_id)
-            hidden, _ = learner.model.decode(embedded(learner, batch), batch.positions, batch.mask)
+            hidden, _ = learner.model.decode(embedded(learner.model, batch), batch.positions, batch.mask)
             chances = learner.model.hf.get_output_embeddings()(hidden[0]).double().softmax(-1).numpy()
             spoken = [(i, label) for i, label in enumerate(alone.labels) if label != IGNORE]
             assert learner.tokenizer.decode([t for _, t in spoken]).startswith(

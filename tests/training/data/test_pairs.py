@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
-from spatial_mllm_training.data.packing import IGNORE, LeftOutError, Words
+from spatial_mllm_training.data.packing import IGNORE, Format, LeftOutError, Words
 from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
@@ -372,7 +372,7 @@ def test_metric_answers_are_spelled_in_one_width(scene, tokenizer):
     """The same draws as without: only the answers of lengths and vectors are wider, and they parse to the same."""
     config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
     plain = PairBuilder([scene], tokenizer, config)
-    wide = PairBuilder([scene], tokenizer, config, words=Words(number_digits=5))
+    wide = PairBuilder([scene], tokenizer, config, form=form_of(tokenizer, Words(number_digits=5)))
     kinds = set()
     for seed in range(6):
         told = [answers_of(b.sample(np.random.default_rng(seed)), tokenizer) for b in (plain, wide)]
@@ -396,7 +396,8 @@ def test_digits_weigh_by_their_place(scene, tokenizer, small_model):
     """Found in the text of each answer; the loss is the weighted mean, everything else weighs 1."""
     each = (4.0, 2.0, 1.0, 0.5, 0.25)
     config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
-    builder = PairBuilder([scene], tokenizer, config, words=Words(number_digits=5, digit_weights=each))
+    words = Words(number_digits=5, digit_weights=each)
+    builder = PairBuilder([scene], tokenizer, config, form=form_of(tokenizer, words))
     numbers = 0
     for seed in range(4):
         sample = builder.sample(np.random.default_rng(seed))
@@ -421,6 +422,13 @@ def test_digits_weigh_by_their_place(scene, tokenizer, small_model):
     weights = sample.weights[sample.labels != IGNORE]
     assert float(loss) == pytest.approx(np.average(chances, weights=weights), rel=1e-5)
     assert float(loss) != pytest.approx(np.mean(chances), rel=1e-5)
+
+
+def form_of(tokenizer, words):
+    def encode(text):
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    return Format(encode, tokenizer.token_to_id("<|image_pad|>"), words)
 
 
 def answers_of(sample, tokenizer):

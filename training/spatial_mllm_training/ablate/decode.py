@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from spatial_mllm_core.model.choosing import chooser
 from spatial_mllm_core.tasks.text import narrowed
 from spatial_mllm_training.data.packing import IGNORE, Sample
-from spatial_mllm_training.model.preprocess import normalised
-from spatial_mllm_training.training_loop.batch import Batch, collate
+from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.prompts import embedded
 from spatial_mllm_training.training_loop.setup import Learner
 
 LONGEST = 40
@@ -48,7 +47,7 @@ def answers(
     three_axes = model.family.name == "qwen2_5_vl"
     positions = batch.positions if three_axes else batch.positions[0]
     out = decoder(
-        inputs_embeds=embedded(learner, batch),
+        inputs_embeds=embedded(model, batch),
         position_ids=positions,
         attention_mask=batch.mask,
         use_cache=True,
@@ -100,18 +99,3 @@ def answers(
 def _padded(choices: Sequence[Sequence[tuple[str, ...]]], width: int) -> list[tuple[str, ...]]:
     """In one row, the last question of a sample once more where others have more questions."""
     return [few for of_sample in choices for few in (*of_sample, *[of_sample[-1]] * (width - len(of_sample)))]
-
-
-def embedded(learner: Learner, batch: Batch) -> Tensor:
-    """(B, S, D) embeddings of prompts with their visual tokens in place."""
-    model = learner.model
-    embeds = model.hf.get_input_embeddings()(batch.ids)
-    visual: dict[int, Tensor] = {}
-    for group in batch.groups:
-        pixels = normalised(model.processing, group.pixels.permute(0, 3, 1, 2))
-        tokens = model.embed_images(pixels, group.rays, group.has_camera, group.first)
-        visual |= dict(zip(group.place.tolist(), tokens, strict=True))
-    if not visual:
-        return embeds
-    inserted = torch.cat([visual[i] for i in range(len(visual))]).to(embeds.dtype)
-    return embeds.masked_scatter(model.image_mask(batch.ids)[..., None], inserted)

@@ -87,9 +87,7 @@ def scene_tests(
             f"'{folder}' holds no scene of a test seed ({FIRST_TEST_SEED} or more); make some with make_scenes",
         )
     plain = replace(config.data, camera_dropout=0.0)
-    whole = partial(
-        PairBuilder, tokenizer=learner.tokenizer, config=plain, augment=False, words=learner.form.words
-    )
+    whole = partial(PairBuilder, tokenizer=learner.tokenizer, config=plain, augment=False, form=learner.form)
     known = whole(scene_files(training, held_out=False))
     blind = fit_view_blind(known, np.random.default_rng(SEED))
     builder = whole(files)

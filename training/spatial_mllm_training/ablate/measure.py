@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.evaluation.metrics import depth_error, mean_depth_error
-from spatial_mllm_training.ablate.decode import answers, embedded
+from spatial_mllm_training.ablate.decode import answers
 from spatial_mllm_training.ablate.eval_sets import EvalSet
 from spatial_mllm_training.ablate.focal import depths_at_points, image_slope, mean_slope
 from spatial_mllm_training.ablate.questions import Item, true_depths
@@ -27,6 +27,7 @@ from spatial_mllm_training.model.heads import served_depth
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision.heads import SpatialHeads
 from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.prompts import embedded
 from spatial_mllm_training.training_loop.setup import Learner
 
 _AT_ONCE = 16
@@ -102,7 +103,7 @@ def depths_m(
     for part in _parts(samples):
         batch = collate(part, learner.pad_id).to(device)
         positions = batch.positions if model.family.name == "qwen2_5_vl" else batch.positions[0]
-        _, taps = model.decode(embedded(learner, batch), positions, batch.mask)
+        _, taps = model.decode(embedded(model, batch), positions, batch.mask)
         images = [image for s in part for image in s.images]
         counts = [image.grid[0] * image.grid[1] for image in images]
         mask = model.image_mask(batch.ids)

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_core.model.pointing import Pointer, pointers
 from spatial_mllm_core.model.prompt import (
     PromptFormat,
     position_after_visual,
@@ -77,12 +78,14 @@ class Format:
         image_id: the id that stands for a visual token.
         rows_and_columns: visual tokens have a position per row and column (Qwen2.5-VL) instead of
             one after the other.
+        points: coordinates of questions are found, for a model of pointers.
     """
 
     encode: Encode
     image_id: int
     words: Words = field(default_factory=Words)
     rows_and_columns: bool = True
+    points: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encode", lru_cache(maxsize=4096)(self.encode))
@@ -124,6 +127,7 @@ class Sample:
         seen: (S,) a token sees its own block and, of blocks up to this number, all that lies before it.
         targets: truth of the dense heads, of one image each; None where there is none.
         apart: every image is the first and only one of a prompt of its own.
+        pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Sample:
     seen: NDArray[np.int64]
     targets: tuple[RowTargets, ...] | None = None
     apart: bool = False
+    pointers: tuple[tuple[int, int, int, int], ...] = ()
 
     def mask(self) -> NDArray[np.bool_]:
         """(S, S) bool, row = who looks."""
@@ -175,26 +180,34 @@ def pack(
         blocks.add(form.encode(form.words.image_suffix), number, seen)
         starts.append(blocks.at)
     owner = len(images)
+    pointing: list[tuple[int, int, int, int]] = []
     for index, question in enumerate(questions):
-        tokens, labels = _conversation(question, form)
+        tokens, labels, found = _conversation(question, form)
         weights = _weights(labels, form)
         if max_tokens is not None and len(blocks.ids) + len(tokens) > max_tokens:
             if index == 0:
                 raise ValueError(f"{len(blocks.ids) + len(tokens)} tokens, at most {max_tokens} are taken")
             continue
         owner += 1
+        shown = sorted({0, question.image_count - 1} - {-1})
+        pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
-    return Sample(name, tuple(images), **blocks.arrays(), targets=targets, apart=apart)
+    return Sample(
+        name, tuple(images), **blocks.arrays(), targets=targets, apart=apart, pointers=tuple(pointing)
+    )
 
 
-def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], list[int]]:
-    """Tokens, and for each the next one where that is part of an answer."""
+def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], list[int], list[Pointer]]:
+    """Tokens, for each the next one where that is part of an answer, and where questions point."""
     tokens: list[int] = []
+    found: list[Pointer] = []
     spoken: list[bool] = []
     for number, (asked, answer) in enumerate(question.turns):
         words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
+        if form.points and question.image_count:
+            found += [p._replace(at=len(tokens) + p.at) for p in pointers(words, form.encode)]
         if form.words.number_digits:
             answer = widened(answer, form.words.number_digits)
         for part, is_answer in ((form.encode(words), False), (form.encode(answer + form.words.stop), True)):
@@ -203,7 +216,7 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     labels = [
         token if said else IGNORE for token, said in zip(tokens[1:], spoken[1:], strict=True)
     ]  # the last token foretells nothing
-    return tokens[:-1], labels
+    return tokens[:-1], labels, found
 
 
 def _weights(labels: Sequence[int], form: Format) -> list[float]:

@@ -28,7 +28,6 @@ from spatial_mllm_training.data.packing import (
     PackedQuestion,
     Sample,
     ShownImage,
-    Words,
     pack,
 )
 from spatial_mllm_training.data.views import Crop, jitter_colour
@@ -141,7 +140,7 @@ class PairBuilder:
         augment: random crops, colours, templates and missing cameras.
         maps: samples have ray and point maps beside depth.
         motion: they have what moved between their images, too.
-        form: how text becomes tokens; its words are given, or the usual ones.
+        form: how text becomes tokens; the usual way unless it is given.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class PairBuilder:
         augment: bool = True,
         maps: bool = False,
         motion: bool = False,
-        words: Words | None = None,
+        form: Format | None = None,
     ) -> None:
         self.scenes = {path: _scene(path) for path in scenes}
         self._order = sorted(self.scenes)
@@ -161,7 +160,7 @@ class PairBuilder:
         self.config = config
         self.augment = augment
         self.maps, self.motion = maps, motion and not config.apart
-        self.form = Format(self.encode, tokenizer.token_to_id("<|image_pad|>"), words or Words())
+        self.form = form or Format(self.encode, tokenizer.token_to_id("<|image_pad|>"))
 
     def encode(self, words: str) -> list[int]:
         return self.tokenizer.encode(words, add_special_tokens=False).ids

@@ -112,6 +112,7 @@ def write_bundle(
         width=data.width,
         height=data.height,
         clips=model.clips,
+        pointers=model.pointers,
         grid_w=grid_w,
         grid_h=grid_h,
         depth_w=grid_w * model.heads.upsampling,

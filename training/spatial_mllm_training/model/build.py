@@ -77,7 +77,7 @@ def build_model(
     )
     if config.coordinate_code:
         model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
-    model.clips = config.clips
+    model.clips, model.pointers = config.clips, config.pointers
     return model
 
 

@@ -24,6 +24,8 @@ class ModelConfig:
         coordinate_code: amplitude of the places of visual tokens, see `model.coordinate_code`; 0 = none.
         clips: a later image is read together with the first one of its prompt, as the last frame of a clip
             of Qwen2.5-VL, whose patches hold two frames: its tokens see what changed.
+        pointers: the coordinates of a question carry what its images show there
+            (`spatial_mllm_core.model.pointing`).
     """
 
     family: str = "qwen2_5_vl"
@@ -43,6 +45,7 @@ class ModelConfig:
     rope_theta: float = 10.0
     coordinate_code: float = 0.0
     clips: bool = False
+    pointers: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def tiny_cpu() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu",
-        model=replace(config.model, clips=True),
+        model=replace(config.model, clips=True, pointers=True),
         # images of one camera: their pixels can be compared
         data=replace(config.data, own_crops=0.1, same_time=0.05),
         spatial=SpatialConfig(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from spatial_mllm_core.files import write_atomically
+from spatial_mllm_core.model.pointing import neighbours
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.supervision.targets import DenseTargets
 
@@ -58,12 +59,17 @@ class ImageGroup:
         )
 
 
+_PLAIN = ("ids", "labels", "weights", "positions", "mask", "pointers", "pointer_tokens", "pointer_weights")
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """B samples padded to S tokens.
 
     Attributes:
         ids, labels, weights: (B, S).  positions: (3, B, S).  mask: (B, 1, S, S) bool, True = is seen.
+        pointers: (P, 2) row and token of the coordinates of questions; pointer_tokens, pointer_weights: (P, 4) which
+            of all visual tokens of the batch, in prompt order, are seen there.
         groups: the images, by size.
         names: of the samples.
         problems: sentences about samples that were left out while this batch was drawn.
@@ -74,6 +80,9 @@ class Batch:
     weights: Tensor
     positions: Tensor
     mask: Tensor
+    pointers: Tensor
+    pointer_tokens: Tensor
+    pointer_weights: Tensor
     groups: tuple[ImageGroup, ...]
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -94,7 +103,7 @@ class Batch:
 
     def save(self, path: Path, **notes: str) -> None:
         """Write it for a replay; `notes` go into the file's header."""
-        tensors = {k: getattr(self, k) for k in ("ids", "labels", "weights", "positions", "mask")}
+        tensors = {k: getattr(self, k) for k in _PLAIN}
         for number, group in enumerate(self.groups):
             for f in fields(group):
                 if (value := getattr(group, f.name)) is not None:
@@ -144,9 +153,30 @@ def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells
         weights=torch.from_numpy(weights),
         positions=torch.from_numpy(positions),
         mask=torch.from_numpy(mask)[:, None],
+        **_pointers(samples),
         groups=_groups(samples, maps, cells),
         names=tuple(s.name for s in samples),
     )
+
+
+def _pointers(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The fields of a batch that say where its questions point."""
+    places, tokens, weights = [], [], []
+    start = 0
+    for b, sample in enumerate(samples):
+        grids = [image.grid for image in sample.images]
+        starts = start + np.cumsum([0, *(h * w for h, w in grids)])
+        for at, image, x, y in sample.pointers:
+            near, shares = neighbours(x, y, *grids[image])
+            places.append((b, at))
+            tokens.append(near + starts[image])
+            weights.append(shares)
+        start = int(starts[-1])
+    return {
+        "pointers": torch.tensor(places, dtype=torch.int64).reshape(-1, 2),
+        "pointer_tokens": torch.from_numpy(np.asarray(tokens, np.int64).reshape(-1, 4)),
+        "pointer_weights": torch.from_numpy(np.asarray(weights, np.float32).reshape(-1, 4)),
+    }
 
 
 def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGroup, ...]:

@@ -117,8 +117,9 @@ class TrainingRun:
         if config.published is None:  # what weights of the same shapes would read differently
             self.belongs_to["input"] = f"{config.data.width}x{config.data.height}"
             self.belongs_to["number digits"] = str(config.number_digits)
-            if config.model.clips:
-                self.belongs_to["images"] = "clips"
+            read = {"clips": config.model.clips, "pointers": config.model.pointers}
+            if any(read.values()):
+                self.belongs_to["prompts"] = " and ".join(name for name, has in read.items() if has)
         else:
             self.belongs_to |= adapting.identity(learner.model)
         optimizers = build_optimizers(learner.model, config)

@@ -15,11 +15,11 @@ from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.heads import served_depth
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
-from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision import LossConfig, SpatialHeads, dense_losses
 from spatial_mllm_training.supervision.terms import distillation_term
 from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
+from spatial_mllm_training.training_loop.prompts import embedded
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,7 @@ class Objective(nn.Module):
 
     def predict(self, batch: Batch) -> Prediction:
         model = self.model
-        embeds = model.hf.get_input_embeddings()(batch.ids)
-        mask = model.image_mask(batch.ids)
-        if batch.groups:
-            tokens = [
-                model.embed_images(self._normalised(g.pixels), g.rays, g.has_camera, g.first)
-                for g in batch.groups
-            ]
-            visual = self._in_prompt_order(tokens, batch.groups)
-            embeds = embeds.to(visual.dtype).masked_scatter(mask[..., None], visual)
+        embeds, mask = embedded(model, batch), model.image_mask(batch.ids)
         three_axes = model.family.name == "qwen2_5_vl"
         positions = batch.positions if three_axes else batch.positions[0]
         hidden, taps = model.decode(embeds, positions, batch.mask)
@@ -150,9 +142,6 @@ class Objective(nn.Module):
         ]
         return tuple((torch.log(depth_m), confidence) for depth_m, confidence in served)
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return normalised(self.model.processing, pixels.permute(0, 3, 1, 2))
-
     def _depth(self, out: Prediction, batch: Batch) -> Tensor:
         total = out.logits.new_zeros((), dtype=torch.float32)
         images = sum(len(g.place) for g in batch.groups)
@@ -187,16 +176,6 @@ class Objective(nn.Module):
             term = 1.0 + distillation_term(student, group.features, *grid, has_teacher_B=group.is_taught)
             total = total + term * group.is_taught.sum() / taught.clamp(min=1)
         return total
-
-    @staticmethod
-    def _in_prompt_order(tokens: list[Tensor], groups: tuple[ImageGroup, ...]) -> Tensor:
-        """(T, D) visual tokens of all images, in the order of the prompts."""
-        if len(groups) == 1:
-            return tokens[0].flatten(0, 1)
-        images: dict[int, Tensor] = {}
-        for group, of_group in zip(groups, tokens, strict=True):
-            images |= dict(zip(group.place.tolist(), of_group.unbind(), strict=True))
-        return torch.cat([images[i] for i in range(len(images))])
 
     @staticmethod
     def _by_group(taps: list[Tensor], groups: tuple[ImageGroup, ...]) -> list[list[Tensor]]:

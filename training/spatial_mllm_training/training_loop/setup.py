@@ -93,7 +93,8 @@ def build_learner(
     model.hf.set_attn_implementation(attention.NAME)
     model.depth_head.to(memory_format=torch.channels_last)
     words = Words(number_digits=config.number_digits, digit_weights=config.digit_weights)
-    form = Format(_encoder(tokenizer), tokenizer.token_to_id("<|image_pad|>"), words)
+    image_id = tokenizer.token_to_id("<|image_pad|>")
+    form = Format(_encoder(tokenizer), image_id, words, points=config.model.pointers)
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))
 
 
@@ -215,7 +216,7 @@ def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[
         tokenizer=learner.tokenizer,
         maps=config.spatial is not None,
         motion=config.spatial is not None and "motion" in config.spatial.tasks,
-        words=learner.form.words,
+        form=learner.form,
     )
     fixed = replace(config.data, camera_dropout=0.0)
     return (

@@ -1,0 +1,59 @@
+"""Where a question points: its coordinates as tokens, and which visual tokens lie there; knows no weights.
+
+A bundle with pointers adds what the first and the last image of a question show at `[ x , y ]` to the
+embedding of the token that closes the bracket: the decoder need not find out which of its visual tokens is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_core.tasks.text import COORDINATE_SCALE
+
+_COORDINATE = re.compile(r"\[ (\d+) , (\d+) \]")
+
+
+class Pointer(NamedTuple):
+    """A coordinate (x, y) of 0 to 1000 in some words.
+
+    Attributes:
+        at: index of the token that ends it.
+    """
+
+    at: int
+    x: int
+    y: int
+
+
+def pointers(words: str, encode: Callable[[str], list[int]]) -> list[Pointer]:
+    """The coordinates of some words; one whose end is no end of a token is left out."""
+    found = []
+    ids: list[int] | None = None
+    for match in _COORDINATE.finditer(words):
+        x, y = int(match[1]), int(match[2])
+        if max(x, y) > COORDINATE_SCALE:
+            continue
+        ids = encode(words) if ids is None else ids
+        start = encode(words[: match.end()])
+        if ids[: len(start)] == start:
+            found.append(Pointer(len(start) - 1, x, y))
+    return found
+
+
+def neighbours(x: float, y: float, grid_h: int, grid_w: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(4,) visual tokens around a coordinate, raster order, and (4,) weights: bilinear, the border beyond the centres."""
+    column, row = (
+        float(np.clip(value / COORDINATE_SCALE * count - 0.5, 0.0, count - 1.0))
+        for value, count in ((x, grid_w), (y, grid_h))
+    )
+    left, top = int(column), int(row)
+    right, bottom = min(left + 1, grid_w - 1), min(top + 1, grid_h - 1)
+    across, down = column - left, row - top
+    tokens = [top * grid_w + left, top * grid_w + right, bottom * grid_w + left, bottom * grid_w + right]
+    weights = [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across]
+    return np.asarray(tokens, np.int64), np.asarray(weights, np.float32)

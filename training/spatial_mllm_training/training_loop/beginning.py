@@ -9,6 +9,7 @@ from torch import nn
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.training_loop import checkpoints
+from spatial_mllm_training.training_loop.run_folder import began_with
 
 _HEADS = "spatial_heads."
 
@@ -37,4 +38,9 @@ def begin_with(run: Path, model: nn.Module) -> dict[str, Any]:
                 f"the recipe's is {tuple(trained[name].shape)}",
             )
     model.load_state_dict(weights, strict=False)  # what is missing is frozen
-    return {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}
+    earlier = began_with(run)
+    return {
+        "recipe": found.belongs_to.get("recipe", ""),
+        **found.progress.spent,
+        **({"began_with": earlier} if earlier else {}),
+    }

@@ -46,7 +46,7 @@ def pointers(words: str, encode: Callable[[str], list[int]]) -> list[Pointer]:
 
 
 def neighbours(x: float, y: float, grid_h: int, grid_w: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(4,) visual tokens around a coordinate, raster order, and (4,) weights: bilinear, the border beyond the centres."""
+    """(4,) visual tokens around a coordinate, raster order, and (4,) weights: bilinear, held at the border."""
     column, row = (
         float(np.clip(value / COORDINATE_SCALE * count - 0.5, 0.0, count - 1.0))
         for value, count in ((x, grid_w), (y, grid_h))

@@ -15,6 +15,8 @@ from spatial_mllm_training.export.write_bundle import write_bundle
 from spatial_mllm_training.model.families.qwen2_5_vl import patchify, visual_tokens_of_clips
 from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.recipes.config import SpatialConfig
+from spatial_mllm_training.supervision.dpt import DPTSize
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.setup import build_learner
 
@@ -109,3 +111,26 @@ def test_a_bundle_says_whether_it_reads_clips(learner, tokenizer, tmp_path):
     with pytest.raises(SpatialError, match="should have an input 'first_image'") as fault:
         SpatialModel.load(tmp_path / "False")
     assert fault.value.code is ErrorCode.MODEL_SIGNATURE
+
+
+def test_what_only_training_needs_is_not_counted_and_all_stages_are_told(tokenizer, tmp_path):
+    smoke = RECIPES["smoke"]()
+    heads = SpatialConfig(tasks=("motion",), size=DPTSize(channels=(8, 8, 8, 8), features=8))
+    stages = {
+        "recipe": "b",
+        "steps": 2,
+        "minutes": 3.0,
+        "began_with": {"recipe": "a", "steps": 1, "minutes": 9.0},
+    }
+    counted = []
+    for spatial in (None, heads):
+        learner = build_learner(dataclasses.replace(smoke, spatial=spatial), tokenizer=tokenizer)
+        folder = tmp_path / str(spatial is None)
+        folder.mkdir()
+        progress = {"steps": 5, "minutes": 7.0, "began_with": stages}
+        about = {"name": "mini", "version": "0", "subtasks": (), "progress": progress, "metrics": {}}
+        write_bundle(learner.model.eval(), smoke, tokenizer, folder, **about)
+        counted.append(SpatialModel.load(folder).manifest.training["parameters"])
+    assert counted[0] == counted[1] == sum(p.numel() for p in build_learner(smoke).model.parameters())
+    told = "recipe `a`: 1 steps, 9.0 minutes; then recipe `b`: 2 steps, 3.0 minutes; then recipe `smoke`: 5 steps"
+    assert told in " ".join((folder / "MODEL_CARD.md").read_text().split())

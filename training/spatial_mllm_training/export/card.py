@@ -68,7 +68,7 @@ def write_card(manifest: Manifest, notes: str = "") -> str:
         verdict=verdict(lines),
         data=f"{metrics['data']}. " if metrics.get("data") else "",
         split=f": {metrics['split']}" if metrics.get("split") else "",
-        before=_BEFORE.format(**before) if (before := training.get("began_with")) else "",
+        before="".join(_BEFORE.format(**stage) for stage in _stages_before(training)),
         recipe=training.get("recipe", unknown),
         steps=training.get("steps", unknown),
         minutes=training.get("minutes", unknown),
@@ -123,6 +123,14 @@ def question_rows(table: Mapping[str, Any]) -> str:
             f"| {figures['n']} | {error} |\n"
         )
     return rows
+
+
+def _stages_before(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the run began with, the first stage first."""
+    stages: list[Mapping[str, Any]] = []
+    while training := training.get("began_with", {}):
+        stages.insert(0, training)
+    return stages
 
 
 def _real(metrics: Mapping[str, Any]) -> dict[str, Any]:

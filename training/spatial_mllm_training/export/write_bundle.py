@@ -74,6 +74,12 @@ def load_run(run: Path) -> tuple[CameraAwareVLM, TrainConfig, Tokenizer, dict[st
     return learner.model.eval().float(), config, tokenizer, progress
 
 
+def _is_served(model: CameraAwareVLM, name: str) -> bool:
+    """Whether a parameter is exported; heads beside the one that serves depth are for the training."""
+    beside = "spatial_heads." if model.depth_head is not None else "depth_head."
+    return not name.startswith(("feature_projector.", beside))
+
+
 def write_bundle(
     model: CameraAwareVLM,
     config: TrainConfig,
@@ -133,7 +139,7 @@ def write_bundle(
         files=files,
         training={
             "recipe": config.name,
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(p.numel() for name, p in model.named_parameters() if _is_served(model, name)),
             **progress,
         },
         metrics=metrics,

@@ -1,0 +1,118 @@
+"""What a question points at: the visual tokens of its first and last image, in training as in the runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+
+from spatial_mllm_core.answers import AskRequest
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.frames.frame import Frame
+from spatial_mllm_core.model.spatial_model import SpatialModel
+from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
+from spatial_mllm_training.export import onnx_files
+from spatial_mllm_training.export.write_bundle import write_bundle
+from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.objective import Objective
+from spatial_mllm_training.training_loop.prompts import embedded
+from spatial_mllm_training.training_loop.setup import build_learner
+
+GRID_H, GRID_W = 9, 12
+HEIGHT, WIDTH = GRID_H * 16, GRID_W * 16
+CAMERA = CameraModel.from_fov(WIDTH, HEIGHT, hfov_rad=1.2)
+DEPTH, MOTION = "depth_estimation_coor", "tapvid3d_total_distance_coord_pstudio"
+
+
+@pytest.fixture
+def learner(tokenizer):
+    smoke = RECIPES["smoke"]()
+    torch.manual_seed(0)
+    model = dataclasses.replace(smoke.model, clips=True, pointers=True)
+    found = build_learner(dataclasses.replace(smoke, model=model), tokenizer=tokenizer)
+    torch.nn.init.normal_(found.model.ray_embedding.mlp[2].weight, std=0.05)
+    found.model.eval().float()
+    return found
+
+
+def views(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def shown(image):
+    rays = np.asarray(CAMERA.token_rays(GRID_W, GRID_H), np.float32).reshape(-1, 4)
+    return ShownImage(image, (GRID_H, GRID_W), rays, True)
+
+
+def asked(words, images):
+    return PackedQuestion(((words, "`5`"),), images)
+
+
+@torch.no_grad()
+def test_a_coordinate_carries_what_the_first_and_last_image_show_there(learner):
+    model = learner.model
+    question = "How deep are [ 40 , 999 ] and [ 500 , 300 ]?"
+    samples = [
+        pack("two", [shown(v) for v in views(2)], [asked(question, 1), asked(question, 2)], learner.form),
+        pack("one", [shown(v) for v in views(1, 1)], [asked("[ 7 , 7 ]", 1), asked("none", 1)], learner.form),
+        pack("none", [], [asked("[ 7 , 7 ]", 0)], learner.form),
+    ]
+    batch = collate(samples, learner.pad_id)
+    with_them = embedded(model, batch)
+    model.pointers = False
+    added = with_them - embedded(model, batch)
+    (group,) = batch.groups
+    from spatial_mllm_training.model.preprocess import normalised
+
+    pixels = normalised(model.processing, group.pixels.permute(0, 3, 1, 2))
+    tokens = model.embed_images(pixels, group.rays, group.has_camera, group.first).numpy()
+    maps = tokens.reshape(3, GRID_H, GRID_W, -1)
+
+    def at(image, x, y):
+        place = [[y / 1000 * GRID_H - 0.5], [x / 1000 * GRID_W - 0.5]]
+        return np.array(
+            [map_coordinates(m, place, order=1, mode="nearest")[0] for m in maps[image].transpose(2, 0, 1)]
+        )
+
+    expected = [
+        (0, [at(0, 40, 999), at(0, 500, 300), *(at(0, *p) + at(1, *p) for p in ((40, 999), (500, 300)))]),
+        (1, [at(2, 7, 7)]),
+        (2, []),
+    ]
+    for row, values in expected:
+        changed = added[row].abs().amax(-1) > 1e-6
+        assert int(changed.sum()) == len(values)
+        for place, value in zip(changed.nonzero()[:, 0].tolist(), values, strict=True):
+            np.testing.assert_allclose(added[row, place].numpy(), value, atol=1e-4)
+            assert learner.tokenizer.decode([int(batch.ids[row, place])]).strip() == "]"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("task", "images"), [(DEPTH, 1), (MOTION, 2)])
+def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkeypatch, task, images):
+    """The logits behind a question: of the exported bundle, and of the training's own forward pass."""
+    monkeypatch.setattr(onnx_files, "store_half", lambda path: None)
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    about = {"name": "mini", "version": "0", "subtasks": (DEPTH, MOTION), "progress": {}, "metrics": {}}
+    write_bundle(learner.model, RECIPES["smoke"](), tokenizer, folder, **about)
+    runtime = SpatialModel.load(folder)
+    assert runtime.manifest.pointers and runtime.manifest.clips
+    pictures = views(images)
+    frames = tuple(Frame(i + 1, "optical", image, CAMERA) for i, image in enumerate(pictures))
+    words, _, _ = runtime._question(AskRequest(task, frames, ((95.5, 71.5),)))
+    prefix = runtime._prefix(frames)
+    question = runtime._embedded(words + runtime.manifest.prompt.question_suffix, prefix)
+    positions = np.broadcast_to(prefix.next_position + np.arange(len(question)), (3, len(question)))
+    told = runtime.engine.decode(question, positions, prefix.cache).logits
+    sample = pack("one", [shown(v) for v in pictures], [asked(words, images)], learner.form)
+    expected = Objective(learner.model).predict(collate([sample], learner.pad_id)).logits[0].numpy()
+    np.testing.assert_allclose(told, expected, atol=1e-3, rtol=1e-3)
+    learner.model.pointers = False
+    other = Objective(learner.model).predict(collate([sample], learner.pad_id)).logits[0].numpy()
+    assert np.abs(other - expected).max() > 5e-3

@@ -46,6 +46,8 @@ def test_text_alone_trains_no_head(tiny):
     assert text.depth_weight == 0.0 and text.spatial is None
     points = configured(arms["points"], tiny, seed=0, steps=1, from_rows=False)
     assert points.spatial.tasks == ("points",) and points.depth_weight == 0.0
+    assert arms["motion"].dense == ("motion",)
+    assert "motion" not in {a.name for a in experiment("supervision", from_rows=True).arms}
 
 
 def test_a_distilled_arm_follows_a_teacher_and_is_told_no_more_than_the_others(tiny):

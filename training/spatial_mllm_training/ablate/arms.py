@@ -101,7 +101,11 @@ def experiment(name: str, *, from_rows: bool = False, groups: Sequence[str] = ()
         return _tasks(groups)
     found = {"camera": _camera, "supervision": _supervision, "semi": _semi}[name]()
     variants = () if not from_rows else ("single", "mixed")
-    return dataclasses.replace(found, arms=tuple(arm for arm in found.arms if arm.data not in variants))
+    unknown = {"motion"} if from_rows else set()  # rows do not know what moved in every cell
+    return dataclasses.replace(
+        found,
+        arms=tuple(arm for arm in found.arms if arm.data not in variants and not unknown & set(arm.dense)),
+    )
 
 
 def _camera() -> Experiment:
@@ -146,6 +150,12 @@ def _supervision() -> Experiment:
             *singles,
             Arm("3d", "+ depth, rays and points", dense=every, **text),
             Arm("all", "+ depth, rays, points and teacher", dense=every, distilled=True, **text),
+            Arm(
+                "motion",
+                "+ what moved between the images, which is not in the paper",
+                dense=("motion",),
+                **text,
+            ),
         ),
         (
             "SpatialSV, Qwen2.5-VL-3B on MindCube-Tiny: text 55.3, distillation 58.6, depth 59.4, points or rays "

@@ -12,6 +12,9 @@ from spatial_mllm_training.data.rows_config import RowsConfig
 from spatial_mllm_training.supervision import LossConfig
 from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTSize
 
+NUMBERS = {"number_digits": 5, "digit_weights": (1.0, 1.0, 1.0, 0.5, 0.1)}
+"""How small models write millimetres: up to 99,999, the last two digits counting less."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spatial_mllm_training.data.pairs import PairConfig
-from spatial_mllm_training.recipes.config import ModelConfig, RowsConfig, SpatialConfig, TrainConfig
+from spatial_mllm_training.recipes.config import NUMBERS, ModelConfig, RowsConfig, SpatialConfig, TrainConfig
 from spatial_mllm_training.supervision.dpt import DPTSize
 
 
@@ -42,6 +42,8 @@ def micro(
             tap_layers=(layers - 4, layers - 3, layers - 2, layers - 1),
             head_features=32,
             coordinate_code=2.0,
+            clips=True,
+            pointers=True,
         ),
         data=PairConfig(width=width, height=height, single_questions=questions, pair_questions=questions),
         rows=RowsConfig(questions=questions, max_tokens=1024, size=(width, height)),
@@ -55,5 +57,5 @@ def micro(
         validate_steps=10**9,
         validate_batches=1,
         keep_checkpoints=1,
-        number_digits=5,
+        **NUMBERS,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from spatial_mllm_training.data.pairs import PairConfig
-from spatial_mllm_training.recipes.config import ModelConfig, SpatialConfig, TrainConfig
+from spatial_mllm_training.recipes.config import NUMBERS, ModelConfig, SpatialConfig, TrainConfig
+from spatial_mllm_training.supervision.heads import PUBLISHED_TASKS
 
 
 def small_gpu() -> TrainConfig:
-    """About 30M parameters at 256x192, with the three 3D heads; bf16, one hour on one large GPU."""
+    """About 30M parameters at 256x192, with the three 3D heads and that of motion; bf16, one hour on one large GPU."""
     return TrainConfig(
         name="small_gpu",
         model=ModelConfig(
@@ -21,9 +22,12 @@ def small_gpu() -> TrainConfig:
             vision_heads=6,
             vision_mlp=1152,
             tap_layers=(3, 5, 7, 9),
+            coordinate_code=2.0,
+            clips=True,
+            pointers=True,
         ),
-        data=PairConfig(width=256, height=192),
-        spatial=SpatialConfig(weight=0.3),
+        data=PairConfig(width=256, height=192, own_crops=0.1),
+        spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),
         minutes=60.0,
         batch=64,
         learning_rate=6e-4,
@@ -32,4 +36,5 @@ def small_gpu() -> TrainConfig:
         checkpoint_minutes=5.0,
         validate_minutes=5.0,
         workers=14,
+        **NUMBERS,
     )

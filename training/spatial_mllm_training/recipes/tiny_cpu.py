@@ -7,6 +7,7 @@ from dataclasses import replace
 from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
 from spatial_mllm_training.recipes.config import (
+    NUMBERS,
     MixConfig,
     ModelConfig,
     RowsConfig,
@@ -20,8 +21,9 @@ def tiny_cpu() -> TrainConfig:
     """The recipe of the shipped bundle: about 9M parameters, all 26 subtasks; a CPU learns it in three stages.
 
     It compares images: later ones are read together with the first one of their prompt, and a head of
-    the training tells what moved, without which no answer about movement is learnt in an hour. Begins best with
-    the weights of `tiny_cpu_words`.
+    the training tells what moved. It need not search for what a coordinate means: the coordinate carries what is
+    seen there. Without either no answer about movement was learnt in an hour. Begins best with the weights of
+    `tiny_cpu_words`.
     """
     config = tiny_cpu_words()
     return replace(
@@ -34,7 +36,7 @@ def tiny_cpu() -> TrainConfig:
             tasks=("motion",), weight=0.5, size=DPTSize(channels=(32, 32, 64, 64), features=32)
         ),
         minutes=70.0,
-        digit_weights=(1.0, 1.0, 1.0, 0.5, 0.1),
+        **NUMBERS,
     )
 
 

@@ -17,7 +17,8 @@ from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTDecoder, DPTSiz
 TASKS = {"depth": 1, "rays": 6, "points": 3, "motion": 3}
 """Tasks and their channels. Rays are [origin, direction] (SpatialSV; DA3 has the other order)."""
 PUBLISHED_TASKS = ("depth", "rays", "points")
-"""SpatialSV's. Motion is ours: what moved since the first image, for a model that must learn to compare images."""
+"""SpatialSV's. Motion is ours: how far what the row's first image sees has moved in a later one, in the cells of
+the first image, for a model that must learn to compare images. Its confidence says whether anything moved."""
 
 _LARGEST_EXPONENT = 10.0
 _LARGEST_CONFIDENCE_EXPONENT = 8.0

@@ -17,9 +17,8 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)
-"""2 has clips and pointers; a bundle without either is written as 1 was."""
+FORMAT_VERSIONS = (1, 2)
+"""That are read. 2 has clips or pointers; a bundle without either is of format 1."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
@@ -79,7 +78,7 @@ class Manifest:
     def to_json(self) -> str:
         return json.dumps(
             {
-                "format_version": FORMAT_VERSION if self.clips or self.pointers else READ_VERSIONS[0],
+                "format_version": FORMAT_VERSIONS[self.clips or self.pointers],
                 "name": self.name,
                 "version": self.version,
                 "family": self.family,
@@ -121,10 +120,9 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-            if raw["format_version"] not in READ_VERSIONS:
-                raise ValueError(
-                    f"format_version is {raw['format_version']}, this software reads {FORMAT_VERSION}"
-                )
+            if raw["format_version"] not in FORMAT_VERSIONS:
+                known = " and ".join(map(str, FORMAT_VERSIONS))
+                raise ValueError(f"format_version is {raw['format_version']}, this software reads {known}")
             files = {str(k): (str(v["sha256"]), int(v["bytes"])) for k, v in raw["files"].items()}
             decoder = raw["decoder"]
             manifest = Manifest(

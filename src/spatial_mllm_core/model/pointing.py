@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE
 
-_COORDINATE = re.compile(r"\[ (\d+) , (\d+) \]")
+_COORDINATE = re.compile(r"\[ (\d{1,4}) , (\d{1,4}) \]")
 
 
 class Pointer(NamedTuple):

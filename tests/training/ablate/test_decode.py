@@ -50,7 +50,8 @@ def test_packed_answers_are_those_of_each_question_alone(scenes, tiny):
     # a model at initialisation repeats one token; a coarser one says something, and stops sometimes
     for parameter in model.hf.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    builder = PairBuilder(scene_files(scenes, held_out=False), learner.tokenizer, tiny.data, augment=False)
+    files = scene_files(scenes, held_out=False)
+    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, form=learner.form)
     items = pair_items(builder, 2, seed=0, constants={})
     assert len({len(item.questions) for item in items} | {0}) > 1
     with torch.no_grad():

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_training.ablate.focal import FocalView, focal_views, narrowest_view_deg
+from spatial_mllm_training.ablate.focal import LEAST_VIEW_DEG, FocalView, views_of_each
 from spatial_mllm_training.ablate.questions import Item, cameras_of, pair_items, row_items
 from spatial_mllm_training.ablate.view_blind import fit_view_blind
 from spatial_mllm_training.augment.draws import is_held_out
@@ -49,7 +51,7 @@ class EvalSize:
     samples: int | None = None
     slope_images: int = 60
     points: int = 24
-    least_view_deg: float = 30.0
+    least_view_deg: float = LEAST_VIEW_DEG
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,23 +156,24 @@ def row_tests(
 
 # -- images for the slope -------------------------------------------------------------------------
 
-_Image = tuple[NDArray[np.uint8], CameraModel, NDArray[np.floating]]
+
+class _Image(NamedTuple):
+    image_rgb: NDArray[np.uint8]
+    camera: CameraModel
+    true_m: NDArray[np.floating]
 
 
 def _views(
     images: Iterator[_Image], shape: tuple[int, int], size: EvalSize
 ) -> tuple[tuple[FocalView, ...], ...]:
-    found = []
-    rng = np.random.default_rng([SEED, 2])
-    for image, camera, true_m in images:
-        if len(found) >= size.slope_images:
-            break
-        if narrowest_view_deg(camera) < size.least_view_deg:
-            continue
-        views = focal_views(image, camera, true_m, size=shape, points=size.points, rng=rng)
-        if views:
-            found.append(tuple(views))
-    return tuple(found)
+    each = views_of_each(
+        images,
+        size=shape,
+        points=size.points,
+        rng=np.random.default_rng([SEED, 2]),
+        least_view_deg=size.least_view_deg,
+    )
+    return tuple(tuple(views) for _, views in islice(each, size.slope_images))
 
 
 def _camera_of(scene: dict[str, np.ndarray]) -> CameraModel:
@@ -184,7 +187,7 @@ def _scene_images(builder: PairBuilder) -> Iterator[_Image]:
     for view, path in sorted(places):
         scene = builder.scenes[path]
         depth_m = np.asarray(scene["depth_mm"][0, view], np.float32) / 1e3
-        yield np.asarray(scene["rgb"][0, view]), _camera_of(scene), depth_m
+        yield _Image(np.asarray(scene["rgb"][0, view]), _camera_of(scene), depth_m)
 
 
 def _row_images(rows: Sequence[tuple[Row, Path]], depth: DepthTruth) -> Iterator[_Image]:
@@ -196,7 +199,7 @@ def _row_images(rows: Sequence[tuple[Row, Path]], depth: DepthTruth) -> Iterator
         seen.add((home, name))
         true_m = depth.of_row(row)[0]
         if true_m is not None:
-            yield read_image(home / name), camera, true_m
+            yield _Image(read_image(home / name), camera, true_m)
 
 
 def _median_depth_m(depth: DepthTruth, rows: Iterator[Row], images: int = 200) -> float:

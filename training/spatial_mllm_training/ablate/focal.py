@@ -8,8 +8,9 @@ A model that is told no K takes the larger picture for a nearer thing, which giv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +21,26 @@ from spatial_mllm_training.augment.warp import is_pinhole
 
 SCALES = (0.7, 0.84, 1.0, 1.18, 1.4)
 """Focal scales; 1 is the middle window, so that 0.7 needs no pixel that was never taken."""
+
+
+LEAST_VIEW_DEG = 30.0
+"""Of the narrowest view: a narrower one shows too little to tell depth from."""
+
+
+class Picture(Protocol):
+    """What views are made of: (H, W, 3) uint8, its camera, and (H, W) z-depth, 0 or NaN = none."""
+
+    @property
+    def image_rgb(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def camera(self) -> CameraModel: ...
+
+    @property
+    def true_m(self) -> NDArray[np.floating]: ...
+
+
+Pictured = TypeVar("Pictured", bound=Picture)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +70,23 @@ class Slope:
     mean: float
     standard_error: float
     images: int
+
+
+def views_of_each(
+    images: Iterable[Pictured],
+    *,
+    size: tuple[int, int],
+    points: int,
+    rng: np.random.Generator,
+    least_view_deg: float = LEAST_VIEW_DEG,
+) -> Iterator[tuple[Pictured, list[FocalView]]]:
+    """The images that are wide enough and have enough depth, each with its `focal_views`."""
+    for image in images:
+        if narrowest_view_deg(image.camera) < least_view_deg:
+            continue
+        views = focal_views(image.image_rgb, image.camera, image.true_m, size=size, points=points, rng=rng)
+        if views:
+            yield image, views
 
 
 def focal_views(

@@ -12,17 +12,14 @@ from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.ablate.focal import (
     SCALES,
     depths_at_points,
-    focal_views,
     image_slope,
-    narrowest_view_deg,
+    views_of_each,
 )
 from spatial_mllm_training.export.record import SLOPE, Measured, over_scenes
 from spatial_mllm_training.score.depth import Predict
 from spatial_mllm_training.sources.posed_images import PosedImage
 
 POINTS = 24
-LEAST_VIEW_DEG = 30.0
-"""Of the narrowest view: a narrower one shows too little to tell depth from."""
 
 
 @dataclass
@@ -56,14 +53,9 @@ def judge(
     """
     found = SlopeScore()
     rng = np.random.default_rng(seed)
-    for image in images:
+    for image, views in views_of_each(images, size=size, points=POINTS, rng=rng):
         if len(found.curves) >= limit:
             break
-        if narrowest_view_deg(image.camera) < LEAST_VIEW_DEG:
-            continue
-        views = focal_views(image.image_rgb, image.camera, image.true_m, size=size, points=POINTS, rng=rng)
-        if not views:
-            continue
         scene, scales = image.place.scene, [v.scale for v in views]
         try:
             depth_m = depths_at_points(views, [np.asarray(predict(v.image, v.camera)) for v in views])

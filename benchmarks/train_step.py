@@ -154,7 +154,15 @@ def stock_batch(learner: Learner, samples: list[Sample]) -> dict[str, Any]:
 def data_wait(config: TrainConfig, scenes: list[Path], steps: int) -> float:
     """Mean share of a step that waits for samples drawn from scene files by the recipe's workers."""
     learner = build_learner(config)
-    builder = PairBuilder(scenes, learner.tokenizer, config.data, maps=config.spatial is not None)
+    tasks = () if config.spatial is None else config.spatial.tasks
+    builder = PairBuilder(
+        scenes,
+        learner.tokenizer,
+        config.data,
+        maps=bool(tasks),
+        motion="motion" in tasks,
+        form=learner.form,
+    )
     lines = train(dataclasses.replace(config, steps=steps), PairSource(builder, 0))
     return statistics.mean(line["data_wait"] for line in lines[WARM_UP:])
 
@@ -176,11 +184,14 @@ def main() -> None:
     scenes = scene_files(options.scenes, held_out=False) or scene_files(options.scenes, held_out=True)
     if not scenes:
         raise SystemExit(f"{options.scenes} holds no scene_*.npz; run make_scenes first")
-    tokenizer = build_learner(config).tokenizer
+    # what the stock class cannot do is off in both
+    model = dataclasses.replace(config.model, clips=False, pointers=False, coordinate_code=0.0)
+    stock = dataclasses.replace(config, model=model, number_digits=0, digit_weights=())
+    tokenizer = build_learner(stock).tokenizer
     one_question = dataclasses.replace(config.data, single_questions=0, pair_questions=1, still_camera=1.0)
     source = PairSource(PairBuilder(scenes, tokenizer, one_question, augment=False, maps=True), 0)
     samples = [source.sample(n) for n in range(config.batch)]
-    off = dataclasses.replace(config, depth_weight=0.0, spatial=None)
+    off = dataclasses.replace(stock, depth_weight=0.0, spatial=None)
     variants = {
         "answers": off,
         "answers_depth": dataclasses.replace(off, depth_weight=1.0),

@@ -32,7 +32,7 @@ from spatial_mllm_training.recipes.config import SpatialConfig, TrainConfig
 from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.loop import TrainingRun
 from spatial_mllm_training.training_loop.pair_source import PairSource
-from spatial_mllm_training.training_loop.setup import Learner, build_learner
+from spatial_mllm_training.training_loop.setup import Learner, build_learner, pair_builder
 
 WARM_UP = 3
 SCENES = Path(__file__).parents[1] / "tests" / "fixtures" / "simulated"
@@ -154,15 +154,7 @@ def stock_batch(learner: Learner, samples: list[Sample]) -> dict[str, Any]:
 def data_wait(config: TrainConfig, scenes: list[Path], steps: int) -> float:
     """Mean share of a step that waits for samples drawn from scene files by the recipe's workers."""
     learner = build_learner(config)
-    tasks = () if config.spatial is None else config.spatial.tasks
-    builder = PairBuilder(
-        scenes,
-        learner.tokenizer,
-        config.data,
-        maps=bool(tasks),
-        motion="motion" in tasks,
-        form=learner.form,
-    )
+    builder = pair_builder(config, learner)(scenes, config=config.data)
     lines = train(dataclasses.replace(config, steps=steps), PairSource(builder, 0))
     return statistics.mean(line["data_wait"] for line in lines[WARM_UP:])
 

@@ -63,12 +63,14 @@ class Prefix:
         next_position: first text position after them.
         taps: (4, N, D) hidden states of the last frame's visual tokens.
         visual: (N, D) visual tokens of the first frame, and of the last one where that is another.
+        first_image: (H, W, 3) the first frame's at the size of the model's input.
     """
 
     cache: KVCache
     next_position: int
     taps: Float32
     visual: tuple[Float32, ...]
+    first_image: NDArray[np.uint8]
 
 
 class SpatialModel:
@@ -132,20 +134,22 @@ class SpatialModel:
             self._prefixes.move_to_end(key)
             return known[1]
         before = self._prefix(frames[:-1]) if len(frames) > 1 else None
-        prefix = self._extend(before, frames[-1], first=frames[0], index=len(frames))
+        prefix = self._extend(before, frames[-1], index=len(frames))
         self._prefixes[key] = (frames, prefix)
         while len(self._prefixes) > PREFIXES_KEPT:
             self._prefixes.popitem(last=False)
         return prefix
 
-    def _extend(self, before: Prefix | None, frame: Frame, *, first: Frame, index: int) -> Prefix:
+    def _extend(self, before: Prefix | None, frame: Frame, *, index: int) -> Prefix:
         m = self.manifest
         head = self._encode(m.prompt.frame_prefix.format(index=index))
         tail = self._encode(m.prompt.frame_suffix)
         start = 0 if before is None else before.next_position
         image_start = start + len(head)
         tail_start = position_after_visual(m.grid_h, m.grid_w, image_start)
-        tokens = self._visual_tokens(frame, first)
+        image = self._shown(frame)
+        first_image = image if before is None else before.first_image
+        tokens = self._visual_tokens(frame, image, first_image)
         embeddings = np.concatenate([self._embedding[head], tokens, self._embedding[tail]])
         positions = np.concatenate(
             [
@@ -158,12 +162,12 @@ class SpatialModel:
         out = self._decode(embeddings, positions, None if before is None else before.cache)
         taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
         visual = (tokens,) if before is None else (before.visual[0], tokens)
-        return Prefix(out.cache, tail_start + len(tail), taps, visual)
+        return Prefix(out.cache, tail_start + len(tail), taps, visual, first_image)
 
-    def _visual_tokens(self, frame: Frame, first: Frame) -> Float32:
+    def _visual_tokens(
+        self, frame: Frame, image: NDArray[np.uint8], first_image: NDArray[np.uint8]
+    ) -> Float32:
         m = self.manifest
-        image = self._shown(frame)
-        first_image = self._shown(first) if m.clips and first is not frame else image
         if frame.camera is None:
             rays = np.zeros((m.grid_h * m.grid_w, 4), np.float32)
         else:

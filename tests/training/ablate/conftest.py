@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.multispa.run import make_dataset
 from spatial_mllm_training.recipes.micro import micro
-from spatial_mllm_training.scenes.split import FIRST_TEST_SEED
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files
 from spatial_mllm_training.sources.simulated import find_scenes
+from spatial_mllm_training.training_loop.setup import build_learner
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "simulated"
 SUBTASKS = ("depth_estimation_coor", "total_distance", "tapvid3d_total_distance_coord_adt")
@@ -62,6 +64,18 @@ def rows(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def held_out_rows(tmp_path_factory) -> Path:
     return _rows(FIXTURES, tmp_path_factory.mktemp("ablate-test-rows") / "data")
+
+
+@pytest.fixture
+def speaking(scenes, tiny):
+    """(learner, builder) of a model that says all kinds of things: one at initialisation repeats one token."""
+    learner = build_learner(tiny)
+    model = learner.model.eval().float()
+    torch.manual_seed(1)
+    for parameter in model.hf.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    files = scene_files(scenes, held_out=False)
+    return learner, PairBuilder(files, learner.tokenizer, tiny.data, augment=False, form=learner.form)
 
 
 @pytest.fixture

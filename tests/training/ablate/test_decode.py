@@ -8,11 +8,8 @@ import torch
 from spatial_mllm_training.ablate.decode import LONGEST, answers
 from spatial_mllm_training.ablate.questions import pair_items
 from spatial_mllm_training.data.packing import PackedQuestion, pack
-from spatial_mllm_training.data.pairs import PairBuilder
-from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.prompts import embedded
-from spatial_mllm_training.training_loop.setup import build_learner
 
 
 def slowly(learner, sample, questions, index):
@@ -43,15 +40,8 @@ def slowly(learner, sample, questions, index):
     return learner.tokenizer.decode(told)
 
 
-def test_packed_answers_are_those_of_each_question_alone(scenes, tiny):
-    learner = build_learner(tiny)
-    model = learner.model.eval().float()
-    torch.manual_seed(1)
-    # a model at initialisation repeats one token; a coarser one says something, and stops sometimes
-    for parameter in model.hf.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    files = scene_files(scenes, held_out=False)
-    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, form=learner.form)
+def test_packed_answers_are_those_of_each_question_alone(speaking):
+    learner, builder = speaking
     items = pair_items(builder, 2, seed=0, constants={})
     assert len({len(item.questions) for item in items} | {0}) > 1
     with torch.no_grad():

@@ -14,23 +14,14 @@ from spatial_mllm_core.tasks.text import widened
 from spatial_mllm_training.ablate.questions import pair_items
 from spatial_mllm_training.ablate.surprise import exchanged, loss_figures
 from spatial_mllm_training.data.packing import IGNORE, PackedQuestion, pack
-from spatial_mllm_training.data.pairs import PairBuilder
-from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.prompts import embedded
-from spatial_mllm_training.training_loop.setup import build_learner
 
 
 @pytest.fixture
-def asked(scenes, tiny):
-    """A model that says all kinds of things, a builder and three items."""
-    learner = build_learner(tiny)
-    model = learner.model.eval().float()
-    torch.manual_seed(1)
-    for parameter in model.hf.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    files = scene_files(scenes, held_out=False)
-    builder = PairBuilder(files, learner.tokenizer, tiny.data, augment=False, form=learner.form)
+def asked(speaking):
+    """The learner, the builder and three items."""
+    learner, builder = speaking
     return learner, builder, pair_items(builder, 3, seed=0, constants={})
 
 

@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from spatial_mllm_core.evaluation.metrics import depth_error, mean_depth_error
 from spatial_mllm_training.ablate.decode import answers
 from spatial_mllm_training.ablate.eval_sets import EvalSet
 from spatial_mllm_training.ablate.focal import depths_at_points, image_slope, mean_slope
-from spatial_mllm_training.ablate.questions import Item, true_depths
+from spatial_mllm_training.ablate.questions import Item, parts, true_depths
 from spatial_mllm_training.ablate.surprise import loss_figures
 from spatial_mllm_training.benchmark.means import group_weights, headline_weights, weighted
 from spatial_mllm_training.data.packing import Sample, pack
@@ -30,8 +29,6 @@ from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.prompts import embedded
 from spatial_mllm_training.training_loop.setup import Learner
 
-_AT_ONCE = 16
-Thing = TypeVar("Thing")
 Figures = dict[str, float]
 
 
@@ -74,7 +71,7 @@ def question_figures(learner: Learner, items: Sequence[Item], device: str = "cpu
     right: dict[str, list[bool]] = defaultdict(list)
     blind: dict[str, list[bool]] = defaultdict(list)
     asked = [item for item in items if item.questions]
-    for part in _parts(asked):
+    for part in parts(asked):
         samples = [item.sample for item in part]
         choices = [[question.choices for question in item.questions] for item in part]
         told = answers(learner, samples, choices=choices, device=device)
@@ -100,7 +97,7 @@ def depths_m(
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Per sample the (h, w) z-depth of each of its images."""
     model = learner.model
-    for part in _parts(samples):
+    for part in parts(samples):
         batch = collate(part, learner.pad_id).to(device)
         positions = batch.positions if model.family.name == "qwen2_5_vl" else batch.positions[0]
         _, taps = model.decode(embedded(model, batch), positions, batch.mask)
@@ -164,8 +161,3 @@ def _slope_figures(
 def _bare(full: Sample, learner: Learner) -> Sample:
     """The images of a sample without questions: what follows them changes nothing in their tokens."""
     return pack(full.name, full.images, [], learner.form)
-
-
-def _parts(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
-    for first in range(0, len(things), _AT_ONCE):
-        yield things[first : first + _AT_ONCE]

@@ -6,9 +6,10 @@ Each question knows its truth and what an answerer without eyes would have said.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,15 @@ from spatial_mllm_training.data.served_words import served_choices
 from spatial_mllm_training.multispa.rows import Row
 from spatial_mllm_training.supervision.targets import RowTargets, row_targets
 
+Thing = TypeVar("Thing")
+_AT_ONCE = 16
 _IMAGE_MARK = re.compile(r"(?:Image-\d+: )?<image>\n?")
+
+
+def parts(things: Sequence[Thing]) -> Iterator[Sequence[Thing]]:
+    """As many of them as a model is given at once."""
+    for first in range(0, len(things), _AT_ONCE):
+        yield things[first : first + _AT_ONCE]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ import torch
 from torch.nn import functional
 
 from spatial_mllm_core import tasks
-from spatial_mllm_training.ablate.questions import Item
+from spatial_mllm_training.ablate.questions import Item, parts
 from spatial_mllm_training.data.packing import IGNORE
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.objective import Objective
 from spatial_mllm_training.training_loop.setup import Learner
 
-_AT_ONCE = 16
 Losses = dict[str, list[float]]
 
 
@@ -55,8 +54,7 @@ def _losses(learner: Learner, items: Sequence[Item], device: str) -> Losses:
     """Per group of subtasks the losses of all tokens."""
     objective = Objective(learner.model, depth_weight=0.0).eval()
     found: Losses = defaultdict(list)
-    for first in range(0, len(items), _AT_ONCE):
-        part = items[first : first + _AT_ONCE]
+    for part in parts(items):
         out = objective.predict(collate([item.told for item in part], learner.pad_id).to(device))
         losses = functional.cross_entropy(out.logits.float(), out.targets, reduction="none").tolist()
         each = iter(losses)

@@ -189,7 +189,7 @@ def pack(
                 raise ValueError(f"{len(blocks.ids) + len(tokens)} tokens, at most {max_tokens} are taken")
             continue
         owner += 1
-        shown = sorted({0, question.image_count - 1} - {-1})
+        shown = sorted({0, question.image_count - 1})
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:

@@ -22,7 +22,6 @@ from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.families.base import tap_layers as published_taps
-from spatial_mllm_training.model.families.qwen2_5_vl import visual_tokens_of_clips
 from spatial_mllm_training.model.heads import HeadsConfig, served_depth
 from spatial_mllm_training.model.preprocess import Framing, Processing
 from spatial_mllm_training.model.prompt_cameras import PromptCameras
@@ -180,7 +179,7 @@ class CameraAwareVLM(nn.Module):
                 None: every image is the first.
         """
         if self.clips and first_B is not None:
-            tokens = visual_tokens_of_clips(self.hf, images_BCHW[first_B], images_BCHW)
+            tokens = self.family.visual_tokens_of_clips(self.hf, images_BCHW[first_B], images_BCHW)
         else:
             tokens = self.family.visual_tokens(self.hf, images_BCHW)
         known_B = self.camera_dropout(has_camera_B)

@@ -197,6 +197,17 @@ def build_sources(
     return sources, weights, held_out
 
 
+def pair_builder(config: TrainConfig, learner: Learner) -> functools.partial[PairBuilder]:
+    """Builds pairs of scene files, given beside their `config`, with the truths that a recipe asks for."""
+    return functools.partial(
+        PairBuilder,
+        tokenizer=learner.tokenizer,
+        maps=config.spatial is not None,
+        motion=config.spatial is not None and "motion" in config.spatial.tasks,
+        form=learner.form,
+    )
+
+
 def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[SampleSource, SampleSource]:
     if config.published is not None:
         raise SpatialError(
@@ -211,13 +222,7 @@ def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[
             ErrorCode.NO_FRAME,
             f"{scenes} holds {len(training)} training and {len(held_out)} held-out scenes; run make_scenes first",
         )
-    builder = functools.partial(
-        PairBuilder,
-        tokenizer=learner.tokenizer,
-        maps=config.spatial is not None,
-        motion=config.spatial is not None and "motion" in config.spatial.tasks,
-        form=learner.form,
-    )
+    builder = pair_builder(config, learner)
     fixed = replace(config.data, camera_dropout=0.0)
     return (
         PairSource(builder(training, config=config.data), config.seed),

@@ -17,7 +17,8 @@ Taps = tuple[int, int, int, int]
 class ModelFamily(Protocol):
     """What the wrapper needs to know about a family; a module of this package is one.
 
-    `hf` is the stock model, `config` its configuration.
+    `hf` is the stock model, `config` its configuration. A family whose patches hold two frames has
+    `visual_tokens_of_clips` beside `visual_tokens`.
 
     Attributes:
         name: `model_type` of the configuration.

@@ -79,8 +79,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--begin-with",
         type=Path,
-        metavar="RUN",
-        help="folder of a run with the same model, whose weights a new run begins with",
+        metavar="FOLDER",
+        help="run or bundle with the same model, whose weights a new run begins with",
     )
     parser.add_argument("--out", type=Path, help="run folder; an existing run is resumed")
     parser.add_argument(

@@ -17,8 +17,8 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSIONS = (1, 2)
-"""That are read. 2 has clips or pointers; a bundle without either is of format 1."""
+FORMAT_VERSIONS = (1, 2, 3)
+"""That are read. 2 has clips or pointers, 3 deep pointers; a bundle is of the first format that can say it."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
@@ -36,6 +36,7 @@ class Manifest:
         width, height: model input, pixels; grid_w, grid_h: visual tokens per image.
         clips: an image is read together with the first one of its prompt, so that its tokens see what changed.
         pointers: the coordinates of a question carry what its images show there, see `pointing`.
+        deep_pointers: and how far that is.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.
@@ -52,6 +53,7 @@ class Manifest:
     height: int
     clips: bool
     pointers: bool
+    deep_pointers: bool
     grid_w: int
     grid_h: int
     depth_w: int
@@ -78,7 +80,7 @@ class Manifest:
     def to_json(self) -> str:
         return json.dumps(
             {
-                "format_version": FORMAT_VERSIONS[self.clips or self.pointers],
+                "format_version": 3 if self.deep_pointers else 2 if self.clips or self.pointers else 1,
                 "name": self.name,
                 "version": self.version,
                 "family": self.family,
@@ -90,6 +92,7 @@ class Manifest:
                     "grid_h": self.grid_h,
                     **({"clips": True} if self.clips else {}),
                     **({"pointers": True} if self.pointers else {}),
+                    **({"deep_pointers": True} if self.deep_pointers else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
                 "decoder": {
@@ -121,7 +124,7 @@ class Manifest:
         try:
             raw = json.loads(text)
             if raw["format_version"] not in FORMAT_VERSIONS:
-                known = " and ".join(map(str, FORMAT_VERSIONS))
+                known = ", ".join(map(str, FORMAT_VERSIONS))
                 raise ValueError(f"format_version is {raw['format_version']}, this software reads {known}")
             files = {str(k): (str(v["sha256"]), int(v["bytes"])) for k, v in raw["files"].items()}
             decoder = raw["decoder"]
@@ -133,6 +136,7 @@ class Manifest:
                 **{k: int(raw["input"][k]) for k in ("width", "height", "grid_w", "grid_h")},
                 clips=bool(raw["input"].get("clips", False)),
                 pointers=bool(raw["input"].get("pointers", False)),
+                deep_pointers=bool(raw["input"].get("deep_pointers", False)),
                 depth_w=int(raw["depth"]["width"]),
                 depth_h=int(raw["depth"]["height"]),
                 **{

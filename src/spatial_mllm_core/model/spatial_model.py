@@ -28,7 +28,7 @@ from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
 from spatial_mllm_core.model.choosing import Choose, chooser
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
-from spatial_mllm_core.model.pointing import neighbours, pointers
+from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, narrowed, pixel_to_coordinate
 
@@ -64,6 +64,7 @@ class Prefix:
         taps: (4, N, D) hidden states of the last frame's visual tokens.
         visual: (N, D) visual tokens of the first frame, and of the last one where that is another.
         first_image: (H, W, 3) the first frame's at the size of the model's input.
+        first_depth_m: (h, w) z-depth of the first frame; None for a model that needs none for its answers.
     """
 
     cache: KVCache
@@ -71,6 +72,7 @@ class Prefix:
     taps: Float32
     visual: tuple[Float32, ...]
     first_image: NDArray[np.uint8]
+    first_depth_m: Float32 | None
 
 
 class SpatialModel:
@@ -115,17 +117,25 @@ class SpatialModel:
             SpatialError: a 2xx code when the frame has no usable camera; INVALID_OUTPUT.
         """
         frame.require_camera()
-        prefix = self._prefix((frame,))
-        depth_m, confidence = self.engine.lift(prefix.taps)
-        if not np.isfinite(depth_m).all() or not (depth_m > 0).all():
-            raise SpatialError(
-                ErrorCode.INVALID_OUTPUT, "the depth map has values that are not finite and positive"
-            )
+        depth_m, confidence = self._lifted(self._prefix((frame,)).taps)
         size = (frame.width, frame.height)
         return Perception(
             np.asarray(cv2.resize(depth_m, size, interpolation=cv2.INTER_LINEAR), np.float32),
             np.asarray(cv2.resize(confidence, size, interpolation=cv2.INTER_LINEAR), np.float32),
         )
+
+    def _lifted(self, taps: Float32) -> tuple[Float32, Float32]:
+        """(z-depth in metres, confidence), each (h, w), of one frame's visual tokens.
+
+        Raises:
+            SpatialError: INVALID_OUTPUT.
+        """
+        depth_m, confidence = self.engine.lift(taps)
+        if not np.isfinite(depth_m).all() or not (depth_m > 0).all():
+            raise SpatialError(
+                ErrorCode.INVALID_OUTPUT, "the depth map has values that are not finite and positive"
+            )
+        return depth_m, confidence
 
     def _prefix(self, frames: tuple[Frame, ...]) -> Prefix:
         key = tuple((f.stamp_ns, id(f.image_rgb), id(f.camera)) for f in frames)
@@ -162,7 +172,11 @@ class SpatialModel:
         out = self._decode(embeddings, positions, None if before is None else before.cache)
         taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
         visual = (tokens,) if before is None else (before.visual[0], tokens)
-        return Prefix(out.cache, tail_start + len(tail), taps, visual, first_image)
+        if before is not None:
+            first_depth_m = before.first_depth_m
+        else:
+            first_depth_m = self._lifted(taps)[0] if m.deep_pointers else None
+        return Prefix(out.cache, tail_start + len(tail), taps, visual, first_image, first_depth_m)
 
     def _visual_tokens(
         self, frame: Frame, image: NDArray[np.uint8], first_image: NDArray[np.uint8]
@@ -345,6 +359,9 @@ class SpatialModel:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
                 embeddings[pointer.at] += weights @ visual[tokens]
+            if (depth_m := prefix.first_depth_m) is not None:
+                there_m = depth_m.ravel()[[cell(pointer.x, pointer.y, *depth_m.shape)]]
+                embeddings[pointer.at] += depth_code(there_m, m.hidden)[0]
         return embeddings
 
     def _words(self, answer: list[int]) -> str:

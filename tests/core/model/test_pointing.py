@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from tokenizers import Tokenizer
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.model.pointing import neighbours, pointers
+from spatial_mllm_core.model.pointing import FARTHEST_M, NEAREST_M, cell, depth_code, neighbours, pointers
 
 TOKENIZER = Tokenizer.from_file(str(Path(__file__).parents[2] / "fixtures" / "tokenizer_0.1.0.json"))
 
@@ -55,3 +55,27 @@ def test_neighbours_are_bilinear_as_in_scipy(x, y, grid_h, grid_w, seed):
     expected = map_coordinates(shown, place, order=1, mode="nearest")[0]
     assert weights @ shown.ravel()[tokens] == pytest.approx(expected, abs=1e-5)
     assert weights.sum() == pytest.approx(1.0, abs=1e-6) and (weights >= 0).all()
+
+
+@given(st.integers(1, 96), st.integers(1, 128), st.data())
+def test_a_cell_is_the_one_whose_middle_is_nearest(rows, columns, data):
+    """Half-pixel convention: cell (r, c) covers the r-th of `rows` and the c-th of `columns` parts of the image."""
+    x, y = (data.draw(st.integers(0, 1000)) for _ in range(2))
+    centres = [(np.arange(n) + 0.5) / n * 1000 for n in (rows, columns)]
+    row, column = (np.abs(c - value) for c, value in zip(centres, (y, x), strict=True))
+    found = divmod(cell(x, y, rows, columns), columns)
+    assert row[found[0]] == pytest.approx(row.min()) and column[found[1]] == pytest.approx(column.min())
+
+
+def test_a_depth_code_tells_depths_apart_by_their_ratio():
+    depths = np.geomspace(NEAREST_M, FARTHEST_M, 200)
+    code = depth_code(depths, 256)
+    assert code.shape == (200, 256) and code.dtype == np.float32
+    distance = np.linalg.norm(code[:, None] - code[None], axis=-1)
+    # the nearer two depths are by ratio, the nearer their codes; equal ratios are equally far
+    assert (np.diff(distance[0, :8]) > 0).all()
+    assert np.allclose(np.diagonal(distance, 1), distance[0, 1], rtol=1e-4)
+    assert (distance + 9 * np.eye(200)).argmin(1)[1:-1] == pytest.approx(np.arange(1, 199), abs=1)
+    np.testing.assert_array_equal(
+        depth_code(np.array([0.0, 99.0]), 256), depth_code(np.array([NEAREST_M, FARTHEST_M]), 256)
+    )

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
-from spatial_mllm_training.data.tokenizer import sinusoid_rows
+from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_training.export.graphs import VisionGraph
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.build import build_model
@@ -22,7 +22,7 @@ HIDDEN = 64
 @pytest.mark.parametrize("grid", [(6, 8), (3, 11)])
 def test_the_likest_number_is_the_coordinate_of_the_tokens_centre(grid):
     rows = CoordinateCode(HIDDEN, 2.0)(*grid, torch.zeros(())).numpy()
-    numbers = sinusoid_rows(np.arange(1000.0), HIDDEN, 1.0)
+    numbers = sinusoids(np.arange(1000.0), HIDDEN, 1.0)
     every_other = np.arange(HIDDEN) % (HIDDEN // 2) % 2 == 0
     for index, row in enumerate(rows):
         y, x = divmod(index, grid[1])

@@ -20,6 +20,7 @@ from spatial_mllm_training.ablate.running import Plan, Tests, run_all, subtasks_
 from spatial_mllm_training.arguments import add_depth_sources, positive_amount, positive_number
 from spatial_mllm_training.recipes import EXPERIMENT_RECIPES, TrainConfig
 from spatial_mllm_training.sources import SceneProblem
+from spatial_mllm_training.training_loop.beginning import record_of
 from spatial_mllm_training.training_loop.setup import DataPaths
 from spatial_mllm_training.training_loop.teaching import Lessons, held_out_figures
 
@@ -60,6 +61,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--teacher-minutes",
         type=positive_amount,
         help="of its training (default: those of a run, or as many steps as a run has)",
+    )
+    parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="FOLDER",
+        help="run or bundle with the same model, whose weights every run begins with (default: from nothing)",
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", nargs="+", default=[], help="only these (default: all)")
@@ -130,12 +137,14 @@ def planned(arguments: argparse.Namespace) -> Plan:
             rows=rows,
             depth=tuple((kind, Path(path)) for kind, path in arguments.depth),
             teacher_weights=arguments.teacher,
+            begin_with=arguments.begin_with,
         ),
         out=arguments.out,
         test_scenes=arguments.test_scenes,
         test_rows=tuple(arguments.test_rows),
         minutes=arguments.minutes,
         lessons=lessons(arguments, base),
+        begins=record_of(arguments.begin_with) if arguments.begin_with else {},
         size=EvalSize(
             samples=arguments.test_samples,
             slope_images=arguments.slope_images,
@@ -164,6 +173,12 @@ def compared(plan: Plan) -> Report:
         f"samples each ({samples} in all), recipe '{plan.base.name}'"
     )
     notes = []
+    if plan.begins:
+        notes.append(
+            "Every run begins with the weights of one of {steps} steps, recipe '{recipe}'.".format(
+                **plan.begins
+            )
+        )
     if plan.is_distilled:
         notes.append(_of_teacher(held_out_figures(Path(plan.paths.teacher_weights))))
     found = report(plan.experiment, plan.arms, results, settings=settings, notes=notes)

@@ -15,7 +15,7 @@ from spatial_mllm_core.model.choosing import chooser
 from spatial_mllm_core.tasks.text import narrowed
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.training_loop.batch import collate
-from spatial_mllm_training.training_loop.prompts import embedded
+from spatial_mllm_training.training_loop.prompts import decoder_positions, embedded
 from spatial_mllm_training.training_loop.setup import Learner
 
 LONGEST = 40
@@ -44,8 +44,7 @@ def answers(
     last = torch.tensor([e + [e[-1]] * (width - len(e)) for e in ends], device=device)  # (B, Q)
     rows = torch.arange(len(samples), device=device)[:, None]
     decoder, table = model.family.decoder(model.hf), model.hf.get_input_embeddings()
-    three_axes = model.family.name == "qwen2_5_vl"
-    positions = batch.positions if three_axes else batch.positions[0]
+    positions = decoder_positions(model, batch.positions)
     out = decoder(
         inputs_embeds=embedded(model, batch),
         position_ids=positions,

@@ -26,14 +26,20 @@ from spatial_mllm_training.model.heads import served_depth
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision.heads import SpatialHeads
 from spatial_mllm_training.training_loop.batch import collate
-from spatial_mllm_training.training_loop.prompts import embedded
+from spatial_mllm_training.training_loop.prompts import decoder_positions, embedded
 from spatial_mllm_training.training_loop.setup import Learner
 
 Figures = dict[str, float]
 
 
 def measure(
-    learner: Learner, config: TrainConfig, tests: Sequence[EvalSet], *, rays: bool, device: str = "cpu"
+    learner: Learner,
+    config: TrainConfig,
+    tests: Sequence[EvalSet],
+    *,
+    rays: bool,
+    group: str | None = None,
+    device: str = "cpu",
 ) -> Figures:
     """Figures by "<test set>/<what>"; what cannot be measured is left out.
 
@@ -44,12 +50,17 @@ def measure(
 
     Args:
         rays: K is told; else the null embedding stands at every image.
+        group: only items that ask about this group of subtasks, and no depth.
     """
     learner.model.to(device).eval()
-    head = trained_head(learner, config)
+    head = None if group else trained_head(learner, config)
     found: Figures = {}
     for test in tests:
-        items = [item if rays else item.without_camera() for item in test.items]
+        items = [
+            item if rays else item.without_camera()
+            for item in test.items
+            if group is None or any(tasks.get(q.subtask).group == group for q in item.questions)
+        ]
         figures = question_figures(learner, items, device) | loss_figures(learner, items, device)
         if head is not None:
             figures |= _depth_figures(learner, head, items, test.blind_depth_m, device)
@@ -99,8 +110,7 @@ def depths_m(
     model = learner.model
     for part in parts(samples):
         batch = collate(part, learner.pad_id).to(device)
-        positions = batch.positions if model.family.name == "qwen2_5_vl" else batch.positions[0]
-        _, taps = model.decode(embedded(model, batch), positions, batch.mask)
+        _, taps = model.decode(embedded(model, batch), decoder_positions(model, batch.positions), batch.mask)
         images = [image for s in part for image in s.images]
         counts = [image.grid[0] * image.grid[1] for image in images]
         mask = model.image_mask(batch.ids)

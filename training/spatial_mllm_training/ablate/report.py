@@ -185,10 +185,10 @@ def _cells(arms: Sequence[Arm], results: Results, prefix: str, column: Column) -
 
 def _asked(arms: Sequence[Arm], column: Column) -> list[Arm]:
     """The arms that were trained on what a column asks: one group's arm knows no other group."""
-    kind, _, group = column.key.partition(":")
+    group = column.key.partition(":")[2]
     if group:
         return [arm for arm in arms if arm.data in ("balanced", group)]
-    return [arm for arm in arms if kind not in ("answers", "loss") or arm.data not in GROUPS]
+    return [arm for arm in arms if arm.data not in GROUPS]
 
 
 def _group_columns(results: Results, test: str) -> list[Column]:

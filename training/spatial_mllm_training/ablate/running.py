@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
+from spatial_mllm_core.tasks import GROUPS
 from spatial_mllm_training.ablate.arms import Arm, Experiment, configured
 from spatial_mllm_training.ablate.cameras import write_variants
 from spatial_mllm_training.ablate.eval_sets import EvalSet, EvalSize, row_tests, scene_tests
@@ -47,6 +49,7 @@ class Plan:
         test_scenes, test_rows: data of the tests.
         minutes: of the slowest arm's run, instead of `base.steps`; all arms get the same steps.
         teacher: identity of the teacher, "" before it is there.
+        begins: what is said of the run or bundle in `paths.begin_with`; {}: every run begins from nothing.
         lessons: of the teacher of distilled arms, where `paths` name none.
         device: of the measuring; training finds its own unless `cpu`.
     """
@@ -63,6 +66,7 @@ class Plan:
     size: EvalSize = field(default_factory=EvalSize)
     lessons: Lessons = field(default_factory=Lessons)
     teacher: str = ""
+    begins: Mapping[str, Any] = field(default_factory=dict)
     cpu: bool = False
     device: str = "cpu"
     quiet: bool = False
@@ -161,12 +165,18 @@ def train_one(config: TrainConfig, plan: Plan, arm: Arm, folder: Path) -> bool:
                 f"'{folder}' holds a run with other settings; name another --out, or remove it",
             )
         if (folder / "final.json").exists():  # of one that is not finished, the checkpoint says it
-            learnt_from = json.loads((folder / "run.json").read_text())["data"].get("teacher", "")
+            record = json.loads((folder / "run.json").read_text())
+            learnt_from = record["data"].get("teacher", "")
             if arm.distilled and learnt_from != plan.teacher:
                 raise SpatialError(
                     ErrorCode.NOT_READY,
                     f"'{folder}' holds a run that follows another teacher ({learnt_from}); name another --out, "
                     "or remove it",
+                )
+            if record.get("began_with", {}) != dict(plan.begins):
+                raise SpatialError(
+                    ErrorCode.NOT_READY,
+                    f"'{folder}' holds a run that began with other weights; name another --out, or remove it",
                 )
             return True
     run(config, data_of(plan, arm, config.seed), folder, cpu=plan.cpu, quiet=plan.quiet)
@@ -259,7 +269,8 @@ def measured(folder: Path, tests: Tests, arm: Arm, plan: Plan) -> Figures:
         pass  # not measured yet, or torn
     model, config, _, _ = load_run(folder)
     learner = replace(build_learner(config), model=model)
-    figures = measure(learner, config, tests.of(arm), rays=arm.rays, device=plan.device)
+    group = arm.data if arm.data in GROUPS else None
+    figures = measure(learner, config, tests.of(arm), rays=arm.rays, group=group, device=plan.device)
     write_atomically(
         file, json.dumps({"key": tests.key, "figures": figures}, indent=2).encode(), replace=True
     )

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from spatial_mllm_core import tasks
@@ -92,12 +90,3 @@ def _wordings(task: tasks.Task) -> list[str]:
 def number_tokens(tokenizer: Tokenizer) -> dict[int, int]:
     """Token id of every whole-number token 0..999."""
     return {n: i for n in range(1000) if (i := tokenizer.token_to_id(str(n))) is not None}
-
-
-def sinusoid_rows(values: NDArray[np.float64], width: int, scale: float) -> NDArray[np.float32]:
-    """(len(values), width) smooth features of numbers in [0, 1000): neighbours start out alike."""
-    half = width // 2
-    frequencies = np.exp(np.linspace(np.log(0.5), np.log(60.0), half)) * np.pi / 1000.0
-    angles = values[:, None] * frequencies
-    rows = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    return (scale * rows).astype(np.float32)

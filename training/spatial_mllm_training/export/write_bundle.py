@@ -17,6 +17,7 @@ from spatial_mllm_core.tasks.object_size import MAX_IMAGES
 from spatial_mllm_training.data.pairs import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
+from spatial_mllm_training.model.bundle_weights import PRECISION
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
@@ -114,11 +115,12 @@ def write_bundle(
         name=name,
         version=version,
         family=config.model.family,
-        precision="fp32 compute, fp16 storage",
+        precision=PRECISION,
         width=data.width,
         height=data.height,
         clips=model.clips,
         pointers=model.pointers,
+        deep_pointers=model.deep_pointers,
         grid_w=grid_w,
         grid_h=grid_h,
         depth_w=grid_w * model.heads.upsampling,

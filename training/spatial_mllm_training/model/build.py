@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from spatial_mllm_training.data.tokenizer import number_tokens, sinusoid_rows
+from spatial_mllm_core.model.pointing import sinusoids
+from spatial_mllm_training.data.tokenizer import number_tokens
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.model.heads import HeadsConfig
@@ -65,7 +66,7 @@ def build_model(
     hf = Qwen2_5_VLForConditionalGeneration(hf_config)
     _scale_by_fan_in(hf)
     numbers = number_tokens(tokenizer)
-    rows = sinusoid_rows(np.asarray(list(numbers), np.float64), config.hidden, 0.04)
+    rows = sinusoids(np.asarray(list(numbers), np.float64), config.hidden, 0.04)
     with torch.no_grad():
         hf.get_input_embeddings().weight[list(numbers.values())] += torch.from_numpy(rows)
     model = CameraAwareVLM(
@@ -77,7 +78,7 @@ def build_model(
     )
     if config.coordinate_code:
         model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
-    model.clips, model.pointers = config.clips, config.pointers
+    model.clips, model.pointers, model.deep_pointers = config.clips, config.pointers, config.deep_pointers
     return model
 
 

@@ -44,6 +44,7 @@ class CameraAwareVLM(nn.Module):
         coordinate_code: what tells a visual token its place (`embed_images` alone adds it), or None.
         clips: `embed_images` reads a later image together with the first one of its prompt.
         pointers: coordinates of a question carry what is seen there (`training_loop.prompts` adds it).
+        deep_pointers: and how far that is.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
     """
 
@@ -75,6 +76,7 @@ class CameraAwareVLM(nn.Module):
         self.coordinate_code: CoordinateCode | None = None
         self.clips = False
         self.pointers = False
+        self.deep_pointers = False
         self.depth_head = self.heads.single_head(hidden)
         self.spatial_heads = self.heads.spatial_heads(hidden)
         self.feature_projector = self.heads.feature_projector(hidden)

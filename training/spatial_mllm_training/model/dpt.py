@@ -15,13 +15,13 @@ from spatial_mllm_training.supervision.dpt import ResidualUnit
 class Fusion(nn.Module):
     """Add a skip, refine, bring to the next size."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, has_skip: bool) -> None:
         super().__init__()
-        self.skip = ResidualUnit(channels)
+        self.skip = ResidualUnit(channels) if has_skip else None
         self.refine = ResidualUnit(channels)
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
-        if skip is not None:
+        if self.skip is not None and skip is not None:
             x = x + self.skip(skip)
         return F.interpolate(self.refine(x), size=size, mode="bilinear", align_corners=False)
 
@@ -56,7 +56,7 @@ class DPTHead(nn.Module):
                 nn.Conv2d(projection, features, 3, stride=2, padding=1),
             ]
         )
-        self.fusions = nn.ModuleList(Fusion(features) for _ in range(4))
+        self.fusions = nn.ModuleList(Fusion(features, has_skip=i < 3) for i in range(4))
         self.out = nn.Sequential(
             nn.Conv2d(features, features // 2, 3, padding=1),
             nn.ReLU(),

@@ -29,6 +29,7 @@ class ModelConfig:
             of Qwen2.5-VL, whose patches hold two frames: its tokens see what changed.
         pointers: the coordinates of a question carry what its images show there
             (`spatial_mllm_core.model.pointing`).
+        deep_pointers: and how far that is, by the model's own depth head.
     """
 
     family: str = "qwen2_5_vl"
@@ -49,6 +50,11 @@ class ModelConfig:
     coordinate_code: float = 0.0
     clips: bool = False
     pointers: bool = False
+    deep_pointers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.deep_pointers and not self.pointers:
+            raise ValueError("deep pointers are pointers: both are set")
 
 
 @dataclass(frozen=True)
@@ -192,6 +198,8 @@ class TrainConfig:
             raise ValueError(
                 f"{self.number_digits} digits have as many weights, not {len(self.digit_weights)}"
             )
+        if self.model.deep_pointers and self.published is None and not self.depth_weight:
+            raise ValueError("deep pointers tell what the depth head says: its weight is more than 0")
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"the optimizer is muon or adamw, found '{self.optimizer}'")
 

@@ -25,6 +25,7 @@ def small_gpu() -> TrainConfig:
             coordinate_code=2.0,
             clips=True,
             pointers=True,
+            deep_pointers=True,
         ),
         data=PairConfig(width=256, height=192, own_crops=0.1),
         spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),

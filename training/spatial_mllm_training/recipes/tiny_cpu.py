@@ -22,14 +22,14 @@ def tiny_cpu() -> TrainConfig:
 
     It compares images: later ones are read together with the first one of their prompt, and a head of
     the training tells what moved. It need not search for what a coordinate means: the coordinate carries what is
-    seen there. Without either no answer about movement was learnt in an hour. Begins best with the weights of
-    `tiny_cpu_words`.
+    seen there, and how far that is. Without either no answer about movement was learnt in an hour. Begins best
+    with the weights of `tiny_cpu_words`.
     """
     config = tiny_cpu_words()
     return replace(
         config,
         name="tiny_cpu",
-        model=replace(config.model, clips=True, pointers=True),
+        model=replace(config.model, clips=True, pointers=True, deep_pointers=True),
         # images of one camera: their pixels can be compared
         data=replace(config.data, own_crops=0.1, same_time=0.05),
         spatial=SpatialConfig(

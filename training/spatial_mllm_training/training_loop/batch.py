@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from spatial_mllm_core.files import write_atomically
-from spatial_mllm_core.model.pointing import neighbours
+from spatial_mllm_core.model.pointing import cell, neighbours
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.supervision.targets import DenseTargets
 
@@ -59,7 +59,18 @@ class ImageGroup:
         )
 
 
-_PLAIN = ("ids", "labels", "weights", "positions", "mask", "pointers", "pointer_tokens", "pointer_weights")
+_PLAIN = (
+    "ids",
+    "labels",
+    "weights",
+    "positions",
+    "mask",
+    "pointers",
+    "pointer_tokens",
+    "pointer_weights",
+    "pointer_images",
+    "pointer_cells",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +80,8 @@ class Batch:
     Attributes:
         ids, labels, weights: (B, S).  positions: (3, B, S).  mask: (B, 1, S, S) bool, True = is seen.
         pointers: (P, 2) row and token of the coordinates of questions; pointer_tokens, pointer_weights: (P, 4) which
-            of all visual tokens of the batch, in prompt order, are seen there.
+            of all visual tokens of the batch, in prompt order, are seen there; pointer_images, pointer_cells: (P,)
+            which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
         groups: the images, by size.
         names: of the samples.
         problems: sentences about samples that were left out while this batch was drawn.
@@ -83,6 +95,8 @@ class Batch:
     pointers: Tensor
     pointer_tokens: Tensor
     pointer_weights: Tensor
+    pointer_images: Tensor
+    pointer_cells: Tensor
     groups: tuple[ImageGroup, ...]
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -153,16 +167,16 @@ def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells
         weights=torch.from_numpy(weights),
         positions=torch.from_numpy(positions),
         mask=torch.from_numpy(mask)[:, None],
-        **_pointers(samples),
+        **_pointers(samples, cells),
         groups=_groups(samples, maps, cells),
         names=tuple(s.name for s in samples),
     )
 
 
-def _pointers(samples: Sequence[Sample]) -> dict[str, Tensor]:
+def _pointers(samples: Sequence[Sample], cells: int) -> dict[str, Tensor]:
     """The fields of a batch that say where its questions point."""
-    places, tokens, weights = [], [], []
-    start = 0
+    places, tokens, weights, images, at_cells = [], [], [], [], []
+    start = images_before = 0
     for b, sample in enumerate(samples):
         grids = [image.grid for image in sample.images]
         starts = start + np.cumsum([0, *(h * w for h, w in grids)])
@@ -171,11 +185,16 @@ def _pointers(samples: Sequence[Sample]) -> dict[str, Tensor]:
             places.append((b, at))
             tokens.append(near + starts[image])
             weights.append(shares)
+            images.append(images_before if image == 0 else -1)
+            at_cells.append(cell(x, y, *(cells * side for side in grids[image])))
         start = int(starts[-1])
+        images_before += len(grids)
     return {
         "pointers": torch.tensor(places, dtype=torch.int64).reshape(-1, 2),
         "pointer_tokens": torch.from_numpy(np.asarray(tokens, np.int64).reshape(-1, 4)),
         "pointer_weights": torch.from_numpy(np.asarray(weights, np.float32).reshape(-1, 4)),
+        "pointer_images": torch.tensor(images, dtype=torch.int64),
+        "pointer_cells": torch.tensor(at_cells, dtype=torch.int64),
     }
 
 

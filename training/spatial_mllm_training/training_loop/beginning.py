@@ -1,46 +1,88 @@
-"""A new run that begins with the weights of another one, as stages of a training do; knows no loop."""
+"""A new run that begins with the weights of another one or of a bundle, as stages of a training do; knows no loop."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.model.bundle import MANIFEST, open_bundle, read_manifest
+from spatial_mllm_training.model.bundle_weights import read_weights
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.run_folder import began_with
 
 _HEADS = "spatial_heads."
 
 
-def begin_with(run: Path, model: nn.Module) -> dict[str, Any]:
-    """Give a model the final weights of a run; returns what the record of the new one says about it.
+def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
+    """Give a model the final weights of a run or bundle; returns what the record of the new one says about it.
 
-    Optimisers, step and clock begin anew. 3D heads that the run did not train begin as they are.
+    Optimisers, step and clock begin anew. 3D heads that were not trained before, or are not in a bundle because
+    they are not served, begin as they are.
+
+    Args:
+        before: folder of a run or of a bundle.
 
     Raises:
-        SpatialError: MODEL_MISSING without a checkpoint; MODEL_SIGNATURE when none is whole or its trained
-            tensors are of other names or shapes.
+        SpatialError: MODEL_MISSING without a checkpoint; MODEL_SIGNATURE when none is whole or the
+            tensors are of other names or shapes; what a bundle is refused for.
     """
-    found = checkpoints.latest(run)
-    if found is None:
-        raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' holds no checkpoint to begin with")
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    had = found.weights()
-    new = {name for name in trained if name.startswith(_HEADS) and not any(n.startswith(_HEADS) for n in had)}
-    weights = found.final_weights(trained.keys() - new)
+    weights = _of_bundle(before, trained) if _is_bundle(before) else _of_run(before, trained)
     for name, value in weights.items():
         if value.shape != trained[name].shape:
             raise SpatialError(
                 ErrorCode.MODEL_SIGNATURE,
-                f"'{found.folder}' has {name} of shape {tuple(value.shape)}, "
+                f"'{before}' has {name} of shape {tuple(value.shape)}, "
                 f"the recipe's is {tuple(trained[name].shape)}",
             )
-    model.load_state_dict(weights, strict=False)  # what is missing is frozen
-    earlier = began_with(run)
-    return {
-        "recipe": found.belongs_to.get("recipe", ""),
-        **found.progress.spent,
-        **({"began_with": earlier} if earlier else {}),
-    }
+    model.load_state_dict(weights, strict=False)  # what is missing is frozen, or a head that begins anew
+    return record_of(before)
+
+
+def record_of(before: Path) -> dict[str, Any]:
+    """Recipe, steps and minutes of a run or bundle, and what it began with itself.
+
+    Raises:
+        SpatialError: MODEL_MISSING or MODEL_SIGNATURE, as `begin_with`.
+    """
+    if _is_bundle(before):
+        told = read_manifest(before).training
+        return {name: told[name] for name in ("recipe", "steps", "minutes", "began_with") if name in told}
+    found = _checkpoint(before)
+    spent = {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}
+    if earlier := began_with(before):
+        spent["began_with"] = earlier
+    return spent
+
+
+def _is_bundle(before: Path) -> bool:
+    return (before / MANIFEST).is_file()
+
+
+def _checkpoint(run: Path) -> checkpoints.Checkpoint:
+    found = checkpoints.latest(run)
+    if found is None:
+        raise SpatialError(ErrorCode.MODEL_MISSING, f"'{run}' holds no checkpoint to begin with")
+    return found
+
+
+def _of_run(run: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = _checkpoint(run)
+    had = found.weights()
+    new = {name for name in trained if name.startswith(_HEADS) and not any(n.startswith(_HEADS) for n in had)}
+    return found.final_weights(trained.keys() - new)
+
+
+def _of_bundle(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    stored = read_weights(open_bundle(folder))
+    weights = {name: stored[name] for name in trained if name in stored}
+    missing = [name for name in trained if name not in stored and not name.startswith(_HEADS)]
+    if missing:
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE, f"'{folder}' is not of the recipe's model: it has no {missing[0]}"
+        )
+    return weights

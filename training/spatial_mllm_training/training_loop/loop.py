@@ -117,7 +117,11 @@ class TrainingRun:
         if config.published is None:  # what weights of the same shapes would read differently
             self.belongs_to["input"] = f"{config.data.width}x{config.data.height}"
             self.belongs_to["number digits"] = str(config.number_digits)
-            read = {"clips": config.model.clips, "pointers": config.model.pointers}
+            read = {
+                "clips": config.model.clips,
+                "pointers": config.model.pointers,
+                "their depth": config.model.deep_pointers,
+            }
             if any(read.values()):
                 self.belongs_to["prompts"] = " and ".join(name for name, has in read.items() if has)
         else:

@@ -18,8 +18,8 @@ from spatial_mllm_training.model.losses import answer_loss, depth_loss
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision import LossConfig, SpatialHeads, dense_losses
 from spatial_mllm_training.supervision.terms import distillation_term
-from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
-from spatial_mllm_training.training_loop.prompts import embedded
+from spatial_mllm_training.training_loop.batch import Batch
+from spatial_mllm_training.training_loop.prompts import by_group, decoder_positions, embedded
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,9 @@ class Objective(nn.Module):
     def predict(self, batch: Batch) -> Prediction:
         model = self.model
         embeds, mask = embedded(model, batch), model.image_mask(batch.ids)
-        three_axes = model.family.name == "qwen2_5_vl"
-        positions = batch.positions if three_axes else batch.positions[0]
-        hidden, taps = model.decode(embeds, positions, batch.mask)
+        hidden, taps = model.decode(embeds, decoder_positions(model, batch.positions), batch.mask)
         asked = batch.labels != IGNORE
-        grouped = self._by_group([tap[mask] for tap in taps], batch.groups)
+        grouped = by_group([tap[mask] for tap in taps], batch.groups)
         return Prediction(
             logits=model.hf.get_output_embeddings()(hidden[asked]),
             targets=batch.labels[asked],
@@ -102,7 +100,7 @@ class Objective(nn.Module):
             )
             if self.depth_weight
             else (),
-            last=tuple(group[0] for group in self._by_group([hidden[mask]], batch.groups))
+            last=tuple(group[0] for group in by_group([hidden[mask]], batch.groups))
             if self.distillation_weight
             else (),
         )
@@ -176,18 +174,6 @@ class Objective(nn.Module):
             term = 1.0 + distillation_term(student, group.features, *grid, has_teacher_B=group.is_taught)
             total = total + term * group.is_taught.sum() / taught.clamp(min=1)
         return total
-
-    @staticmethod
-    def _by_group(taps: list[Tensor], groups: tuple[ImageGroup, ...]) -> list[list[Tensor]]:
-        """Taps (T, D) in prompt order as (n, N, D) per group."""
-        if not groups:
-            return []
-        if len(groups) == 1:
-            n = len(groups[0].place)
-            return [[tap.reshape(n, -1, tap.shape[-1]) for tap in taps]]
-        counts = {i: g.rays.shape[1] for g in groups for i in g.place.tolist()}
-        split = [tap.split([counts[i] for i in range(len(counts))]) for tap in taps]
-        return [[torch.stack([t[i] for i in g.place.tolist()]) for t in split] for g in groups]
 
 
 @torch.no_grad()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
@@ -26,7 +28,51 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     if not model.pointers or not len(batch.pointers):
         return embeds
     shown = (batch.pointer_weights[..., None].to(visual.dtype) * visual[batch.pointer_tokens]).sum(1)
+    if model.deep_pointers:
+        shown = shown + _depth_codes(model, batch, embeds).to(shown)
     return embeds.index_put(tuple(batch.pointers.unbind(1)), shown.to(embeds.dtype), accumulate=True)
+
+
+def decoder_positions(model: CameraAwareVLM, positions_3BS: Tensor) -> Tensor:
+    """Positions of a batch as the family's decoder takes them: with an axis for rows and columns, or without."""
+    return positions_3BS if model.family.name == "qwen2_5_vl" else positions_3BS[0]
+
+
+def by_group(taps: list[Tensor], groups: tuple[ImageGroup, ...]) -> list[list[Tensor]]:
+    """Taps (T, D) in prompt order as (n, N, D) per group."""
+    if not groups:
+        return []
+    if len(groups) == 1:
+        n = len(groups[0].place)
+        return [[tap.reshape(n, -1, tap.shape[-1]) for tap in taps]]
+    counts = {i: g.rays.shape[1] for g in groups for i in g.place.tolist()}
+    split = [tap.split([counts[i] for i in range(len(counts))]) for tap in taps]
+    return [[torch.stack([t[i] for i in g.place.tolist()]) for t in split] for g in groups]
+
+
+@torch.no_grad()
+def _depth_codes(model: CameraAwareVLM, batch: Batch, embeds: Tensor) -> Tensor:
+    """(P, D) how far what questions point at is, as the model's own depth of that image says; 0 where none is told.
+
+    Nothing before the questions depends on them: the images are read once alone, as the runtime reads them.
+    """
+    mask = model.image_mask(batch.ids)
+    end = int(mask.any(0).nonzero().max()) + 1
+    positions = decoder_positions(model, batch.positions[:, :, :end])
+    _, taps = model.decode(embeds[:, :end], positions, batch.mask[:, :, :end, :end])
+    depth_m = embeds.new_full((len(batch.pointers),), torch.nan, dtype=torch.float32)
+    for of_group, group in zip(
+        by_group([t[mask[:, :end]] for t in taps], batch.groups), batch.groups, strict=True
+    ):
+        wanted = torch.isin(group.place, batch.pointer_images)
+        if not wanted.any():
+            continue
+        maps, _ = model.served_depth([tap[wanted] for tap in of_group], *group.grid.tolist())
+        for place, cells_m in zip(group.place[wanted].tolist(), maps.flatten(1), strict=True):
+            here = batch.pointer_images == place
+            depth_m[here] = cells_m[batch.pointer_cells[here]].float()
+    codes = depth_code(depth_m.cpu().numpy(), embeds.shape[-1])
+    return torch.from_numpy(np.nan_to_num(codes)).to(embeds.device)
 
 
 def _in_prompt_order(tokens: list[Tensor], groups: tuple[ImageGroup, ...]) -> Tensor:

@@ -46,7 +46,7 @@ class DataPaths:
         checkpoint: folder of a published model, instead of the recipe's name on the hub.
         teacher_weights: file, folder or name of a teacher's weights; "" = the published ones.
         teacher_cache: folder for what a teacher said, where a recipe changes no image.
-        begin_with: run folder whose final weights a new run begins with.
+        begin_with: folder of a run or bundle whose final weights a new run begins with.
     """
 
     scenes: Path | None = None

@@ -1,0 +1,145 @@
+"""The weights in the graph files of a bundle: stored small, and under their names, so that training can go on.
+
+Exporters rename and transpose weights; here each is marked, written with 8 or 16 bits, and found again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
+from spatial_mllm_core.model.bundle import Bundle
+
+GRAPHS = ("vision.onnx", "decoder.onnx", "lift.onnx")
+PRECISION = "fp32 compute, int8 and fp16 storage"
+"""Of what `store_small` writes."""
+_TRANSPOSED = "^T"
+_HALF, _BYTES, _SCALE = "_half", "_int8", "_scale"
+_SMALLEST_HALVED, _SMALLEST_QUANTISED = 1024, 4096
+
+
+def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
+    """Give the initialisers of an exported graph the names that their weights have in the model.
+
+    Args:
+        graph: the module that was exported; its parameters are some of the model's own.
+    """
+    exported = onnx.load(str(path))
+    name_of = {id(p): name for name, p in model.named_parameters()}
+    known = {name: name_of[id(p)] for name, p in graph.named_parameters() if id(p) in name_of}
+    values: dict[tuple[tuple[int, ...], bytes], list[str]] = defaultdict(list)
+    for p in graph.parameters():
+        if id(p) in name_of and p.ndim == 2:
+            turned = np.ascontiguousarray(p.detach().numpy().T)
+            values[turned.shape, turned.tobytes()].append(name_of[id(p)] + _TRANSPOSED)
+    renamed = {}
+    for tensor in exported.graph.initializer:
+        new = known.get(tensor.name)
+        if new is None and tensor.data_type == TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor)
+            equal = values.get((array.shape, array.tobytes()))
+            new = equal.pop(0) if equal else None
+        if new is not None:
+            renamed[tensor.name] = tensor.name = new
+    for node in exported.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+    onnx.save(exported, str(path))
+
+
+def store_small(path: Path) -> None:
+    """Store matrices and kernels with 8 bits and a scale per row or column, other large tensors as float16.
+
+    A graph file takes a quarter of the bytes. What decodes them (Cast, Mul) is folded by the runtime at load, so
+    that speed and arithmetic stay those of float32.
+    """
+    model = onnx.load(str(path))
+    graph = model.graph
+    decoding, scales = [], []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor) if tensor.data_type == TensorProto.FLOAT else None
+        if values is None or values.size < _SMALLEST_HALVED or np.abs(values).max() > 6e4:
+            continue
+        name = tensor.name
+        if values.ndim >= 2 and values.size >= _SMALLEST_QUANTISED:
+            stored, scale = quantised(values)
+            tensor.CopyFrom(numpy_helper.from_array(stored, name + _BYTES))
+            scales.append(numpy_helper.from_array(scale, name + _SCALE))
+            wide = name + "_wide"
+            decoding += [
+                helper.make_node("Cast", [name + _BYTES], [wide], to=TensorProto.FLOAT),
+                helper.make_node("Mul", [wide, name + _SCALE], [name]),
+            ]
+        else:
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + _HALF))
+            decoding.append(helper.make_node("Cast", [name + _HALF], [name], to=TensorProto.FLOAT))
+    graph.initializer.extend(scales)
+    nodes = [*decoding, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]
+    model.doc_string = ""
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(8-bit numbers, scale to multiply them with), the scale along whichever of the first two axes errs less."""
+    found = []
+    for axis in (0, 1):
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        scale = np.abs(values).max(axis=others, keepdims=True) / np.float32(127.0)
+        scale[scale == 0] = 1.0
+        stored = np.rint(values / scale).astype(np.int8)
+        found.append((float(np.square(stored * scale - values).sum()), stored, scale.astype(np.float32)))
+    _, stored, scale = min(found, key=lambda each: each[0])
+    return stored, scale
+
+
+def read_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """Float32 weights of a bundle by their names in `CameraAwareVLM`, as exact as they are stored.
+
+    Raises:
+        SpatialError: MODEL_SIGNATURE for a bundle whose graphs do not name them, or are none.
+    """
+    found: dict[str, NDArray] = {}
+    for file in GRAPHS:
+        try:
+            graph = onnx.load(str(bundle.path(file))).graph
+        except Exception as error:  # the library raises protobuf's own classes
+            raise SpatialError(
+                ErrorCode.MODEL_SIGNATURE,
+                f"'{bundle.path(file)}' is not an ONNX graph: {one_line(str(error))}",
+            ) from None
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        for full, array in stored.items():
+            name = full.removesuffix(_HALF)
+            if full.endswith(_BYTES):
+                name = full.removesuffix(_BYTES)
+                array = array * stored[name + _SCALE]
+            if name.endswith(_TRANSPOSED):
+                name, array = name.removesuffix(_TRANSPOSED), array.T
+            found[name] = array
+    table = next(iter(load_file(str(bundle.path("embedding.safetensors"))).values()))
+    found["hf.model.language_model.embed_tokens.weight"] = table
+    if "hf.model.language_model.norm.weight" not in found:
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE,
+            f"the graphs of '{bundle.folder}' do not name their weights, as bundles did before 0.4.0: "
+            "its training cannot go on",
+        )
+    return {name: torch.from_numpy(np.array(array, np.float32, order="C")) for name, array in found.items()}

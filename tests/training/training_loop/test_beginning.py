@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from spatial_mllm_core.errors import SpatialError
+from spatial_mllm_core.model.bundle import open_bundle
 from spatial_mllm_training.data.pairs import PairConfig
-from spatial_mllm_training.export.write_bundle import load_run
+from spatial_mllm_training.export import onnx_files
+from spatial_mllm_training.export.__main__ import main as export
+from spatial_mllm_training.export.write_bundle import load_run, write_bundle
+from spatial_mllm_training.model.bundle_weights import read_weights
 from spatial_mllm_training.recipes.config import SpatialConfig
 from spatial_mllm_training.supervision.dpt import DPTSize
 from spatial_mllm_training.training_loop.batch import collate
@@ -88,6 +92,46 @@ def test_weights_that_do_not_fit_are_named(first, scenes, micro, tmp_path):
         go(deeper, scenes, tmp_path / "deeper", before)
     with pytest.raises(SpatialError, match="holds no checkpoint to begin with"):
         go(micro(), scenes, tmp_path / "none", tmp_path)
+
+
+def test_a_run_begins_with_a_bundle_as_with_the_run_behind_it(scenes, micro, tmp_path):
+    """Users train a shipped model on: what its graphs hold is taken, heads that are not served begin anew."""
+    heads = SpatialConfig(tasks=("motion",), size=DPTSize(channels=(8, 8, 8, 8), features=8))
+    go(micro(steps=2, spatial=heads), scenes, tmp_path / "first")
+    bundle = tmp_path / "mini"
+    assert export(["--run", str(tmp_path / "first"), "--out", str(bundle)]) == 0
+    still = micro(
+        steps=1, learning_rate=0.0, matrix_learning_rate=0.0, weight_decay=0.0, ema=0.0, spatial=heads
+    )
+    go(still, scenes, tmp_path / "second", bundle)
+    begun = load_run(tmp_path / "second")[0].state_dict()
+    stored, trained = read_weights(open_bundle(bundle)), load_run(tmp_path / "first")[0].state_dict()
+    for name, parameter in load_run(tmp_path / "first")[0].named_parameters():
+        if name.startswith("spatial_heads."):
+            assert name not in stored
+            continue
+        assert torch.equal(begun[name], stored[name])
+        # 8 bits of the largest value of a row or column
+        assert (begun[name] - trained[name]).abs().max() <= parameter.abs().max() / 254 + 1e-6
+    before = load_run(tmp_path / "first")[3]
+    assert load_run(tmp_path / "second")[3]["began_with"] == {
+        "recipe": "smoke", "steps": 2, "minutes": before["minutes"],
+    }  # fmt: skip
+    other = dataclasses.replace(still, model=dataclasses.replace(still.model, layers=7))
+    with pytest.raises(SpatialError, match=r"is not of the recipe's model: it has no .*layers\.6"):
+        go(other, scenes, tmp_path / "third", bundle)
+
+
+def test_a_bundle_whose_graphs_name_no_weights_is_refused(
+    small_model, tokenizer, micro, scenes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(onnx_files, "mark_weights", lambda *_: None)
+    bundle = tmp_path / "old"
+    bundle.mkdir()
+    about = {"name": "old", "version": "0", "subtasks": (), "progress": {}, "metrics": {}}
+    write_bundle(small_model, micro(), tokenizer, bundle, **about)
+    with pytest.raises(SpatialError, match="do not name their weights"):
+        go(micro(steps=1), scenes, tmp_path / "run", bundle)
 
 
 def test_images_apart_are_seen_as_if_each_were_alone(scenes, micro):

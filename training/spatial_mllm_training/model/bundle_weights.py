@@ -30,12 +30,16 @@ _SMALLEST_HALVED, _SMALLEST_QUANTISED = 1024, 4096
 def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
     """Give the initialisers of an exported graph the names that their weights have in the model.
 
+    Equal tensors, which the exporter merges, stand there again, each under its own name.
+
     Args:
         graph: the module that was exported; its parameters are some of the model's own.
     """
     exported = onnx.load(str(path))
     name_of = {id(p): name for name, p in model.named_parameters()}
-    known = {name: name_of[id(p)] for name, p in graph.named_parameters() if id(p) in name_of}
+    known = {
+        name: name_of[id(p)] for name, p in graph.named_parameters(remove_duplicate=False) if id(p) in name_of
+    }
     values: dict[tuple[tuple[int, ...], bytes], list[str]] = defaultdict(list)
     for p in graph.parameters():
         if id(p) in name_of and p.ndim == 2:
@@ -53,6 +57,10 @@ def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
     for node in exported.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
+    marked = {name.removesuffix(_TRANSPOSED) for name in renamed.values()}
+    for p in graph.parameters():
+        if (name := name_of.get(id(p))) is not None and name not in marked:
+            exported.graph.initializer.append(numpy_helper.from_array(p.detach().numpy(), name))
     onnx.save(exported, str(path))
 
 

@@ -19,12 +19,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from spatial_mllm_training.data.tokenizer import build_tokenizer  # noqa: E402
-from spatial_mllm_training.model.build import build_model  # noqa: E402
 from spatial_mllm_training.model.families import FAMILIES  # noqa: E402
 from spatial_mllm_training.multispa.run import make_dataset  # noqa: E402
 from spatial_mllm_training.recipes import RECIPES  # noqa: E402
 from spatial_mllm_training.sources.simulated import find_scenes  # noqa: E402
 from spatial_mllm_training.training_loop.setup import DataPaths  # noqa: E402
+from spatial_mllm_training.training_loop.small_model import build_model  # noqa: E402
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "simulated"
 

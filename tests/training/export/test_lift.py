@@ -16,10 +16,10 @@ from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_training.export import onnx_files
 from spatial_mllm_training.export.graphs import LiftGraph
 from spatial_mllm_training.export.write_bundle import write_bundle
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.supervision.dpt import DPTSize
+from spatial_mllm_training.training_loop.small_model import build_model
 
 GRID_H, GRID_W = 9, 12
 HEIGHT, WIDTH = GRID_H * 16, GRID_W * 16

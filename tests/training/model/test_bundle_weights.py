@@ -16,9 +16,9 @@ from spatial_mllm_core.model.bundle import Bundle, open_bundle
 from spatial_mllm_core.model.ort_engine import OrtEngine
 from spatial_mllm_training.export.graphs import LiftGraph, VisionGraph
 from spatial_mllm_training.export.write_bundle import write_bundle
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.bundle_weights import PRECISION, quantised, read_weights
 from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.training_loop.small_model import build_model
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
 

@@ -8,9 +8,9 @@ import torch
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.families.qwen2_5_vl import patchify
 from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.training_loop.small_model import build_model
 
 GRID_H, GRID_W = 9, 12
 

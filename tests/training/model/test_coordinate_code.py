@@ -12,9 +12,9 @@ import torch
 from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_training.export.graphs import VisionGraph
 from spatial_mllm_training.export.onnx_files import export_graphs
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.training_loop.small_model import build_model
 
 HIDDEN = 64
 

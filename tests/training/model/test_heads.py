@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.model import additions_file
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.checkpoint import load
 from spatial_mllm_training.model.dpt import depth_from_logits
@@ -19,6 +18,7 @@ from spatial_mllm_training.model.heads import SMALLEST_DEPTH_M, HeadsConfig
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.supervision import DenseTargets, LossConfig, dense_losses
 from spatial_mllm_training.supervision.dpt import DPTSize
+from spatial_mllm_training.training_loop.small_model import build_model
 
 TINY = DPTSize(channels=(8, 8, 12, 16), features=8)
 ALL = ("depth", "rays", "points")

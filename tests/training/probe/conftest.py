@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="probing needs the 'training' extra (torch, transformers)")
 
 from spatial_mllm_core.camera import CameraModel  # noqa: E402
-from spatial_mllm_training.model.build import build_model  # noqa: E402
 from spatial_mllm_training.probe.cache import CELLS, USED, FeatureCache  # noqa: E402
 from spatial_mllm_training.probe.errors import image_error  # noqa: E402
 from spatial_mllm_training.probe.lifted import Lifted  # noqa: E402
@@ -19,6 +18,7 @@ from spatial_mllm_training.recipes import RECIPES  # noqa: E402
 from spatial_mllm_training.sources import Scene, SceneFrame, SceneProblem, SceneRef  # noqa: E402
 from spatial_mllm_training.sources.posed_images import Place, PosedImage  # noqa: E402
 from spatial_mllm_training.training_loop import checkpoints  # noqa: E402
+from spatial_mllm_training.training_loop.small_model import build_model  # noqa: E402
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 

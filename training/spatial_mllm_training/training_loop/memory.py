@@ -28,7 +28,6 @@ import torch
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.data.tokenizer import build_tokenizer
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.families import FAMILIES
 from spatial_mllm_training.recipes.config import TrainConfig
@@ -36,6 +35,7 @@ from spatial_mllm_training.recipes.published_sizes import stock_config
 from spatial_mllm_training.training_loop import adapting
 from spatial_mllm_training.training_loop.optimizers import build_optimizers
 from spatial_mllm_training.training_loop.setup import heads_of
+from spatial_mllm_training.training_loop.small_model import build_model
 
 _GIB = 2**30
 

@@ -19,7 +19,6 @@ from spatial_mllm_training.data.pictures import Viewer
 from spatial_mllm_training.data.rows_stream import RowSource
 from spatial_mllm_training.data.tokenizer import build_tokenizer
 from spatial_mllm_training.model import attention
-from spatial_mllm_training.model.build import build_model
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.checkpoint import load
 from spatial_mllm_training.model.families.qwen2_5_vl import use_batched_attention, use_linear_patch_embed
@@ -29,6 +28,7 @@ from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, see
 from spatial_mllm_training.training_loop import adapting
 from spatial_mllm_training.training_loop.pair_source import PairSource
 from spatial_mllm_training.training_loop.sampling import SampleSource
+from spatial_mllm_training.training_loop.small_model import build_model
 
 CHATML_FAMILIES = ("qwen2_5_vl", "internvl")
 """Published families whose packed prompts are served: their layout of text and tokens is known here."""

@@ -164,6 +164,8 @@ class Manifest:
         )
         if min(sizes) < 1 or max(manifest.width, manifest.height) > 8192:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has sizes out of range: {sizes}")
+        if manifest.deep_pointers and not manifest.pointers:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has deep pointers, but no pointers")
         missing = [f for f in REQUIRED_FILES if f not in files]
         if missing:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} lists no {', '.join(missing)}")

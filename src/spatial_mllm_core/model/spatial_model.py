@@ -64,7 +64,7 @@ class Prefix:
         taps: (4, N, D) hidden states of the last frame's visual tokens.
         visual: (N, D) visual tokens of the first frame, and of the last one where that is another.
         first_image: (H, W, 3) the first frame's at the size of the model's input.
-        first_depth_m: (h, w) z-depth of the first frame; None for a model that needs none for its answers.
+        first_lifted: depth and confidence of the first frame, see `_lifted`; None for a model whose answers need none.
     """
 
     cache: KVCache
@@ -72,7 +72,7 @@ class Prefix:
     taps: Float32
     visual: tuple[Float32, ...]
     first_image: NDArray[np.uint8]
-    first_depth_m: Float32 | None
+    first_lifted: tuple[Float32, Float32] | None
 
 
 class SpatialModel:
@@ -117,7 +117,8 @@ class SpatialModel:
             SpatialError: a 2xx code when the frame has no usable camera; INVALID_OUTPUT.
         """
         frame.require_camera()
-        depth_m, confidence = self._lifted(self._prefix((frame,)).taps)
+        prefix = self._prefix((frame,))
+        depth_m, confidence = prefix.first_lifted or self._lifted(prefix.taps)
         size = (frame.width, frame.height)
         return Perception(
             np.asarray(cv2.resize(depth_m, size, interpolation=cv2.INTER_LINEAR), np.float32),
@@ -173,10 +174,10 @@ class SpatialModel:
         taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
         visual = (tokens,) if before is None else (before.visual[0], tokens)
         if before is not None:
-            first_depth_m = before.first_depth_m
+            first_lifted = before.first_lifted
         else:
-            first_depth_m = self._lifted(taps)[0] if m.deep_pointers else None
-        return Prefix(out.cache, tail_start + len(tail), taps, visual, first_image, first_depth_m)
+            first_lifted = self._lifted(taps) if m.deep_pointers else None
+        return Prefix(out.cache, tail_start + len(tail), taps, visual, first_image, first_lifted)
 
     def _visual_tokens(
         self, frame: Frame, image: NDArray[np.uint8], first_image: NDArray[np.uint8]
@@ -359,7 +360,8 @@ class SpatialModel:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
                 embeddings[pointer.at] += weights @ visual[tokens]
-            if (depth_m := prefix.first_depth_m) is not None:
+            if prefix.first_lifted is not None:
+                depth_m, _ = prefix.first_lifted
                 there_m = depth_m.ravel()[[cell(pointer.x, pointer.y, *depth_m.shape)]]
                 embeddings[pointer.at] += depth_code(there_m, m.hidden)[0]
         return embeddings

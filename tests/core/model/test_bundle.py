@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -55,6 +56,30 @@ def test_the_shipped_bundle_verifies_and_its_manifest_round_trips(bundle_folder)
     assert Manifest.from_json(manifest.to_json(), "copy") == manifest
     assert manifest.depth_w % manifest.grid_w == 0
     assert (bundle_folder / "MODEL_CARD.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("has", "version"),
+    [
+        ((False, False, False), 1),
+        ((True, False, False), 2),
+        ((False, True, False), 2),
+        ((True, True, True), 3),
+        ((False, True, True), 3),
+    ],
+)
+def test_a_manifest_is_of_the_first_format_that_can_say_it(bundle_folder, has, version):
+    """So that software of before reads every bundle that it can serve, and refuses the others."""
+    features = dict(zip(("clips", "pointers", "deep_pointers"), has, strict=True))
+    manifest = dataclasses.replace(open_bundle(bundle_folder).manifest, **features)
+    text = manifest.to_json()
+    assert json.loads(text)["format_version"] == version
+    assert Manifest.from_json(text, "copy") == manifest
+
+
+def test_deep_pointers_without_pointers_are_refused(copy):
+    edit_manifest(copy, lambda raw: raw["input"].update(pointers=False, deep_pointers=True))
+    assert fault_of(copy).code is ErrorCode.BAD_MANIFEST
 
 
 def test_e50_missing_folder(tmp_path):

@@ -28,6 +28,18 @@ def test_arms_have_equal_models_samples_steps_and_optimisers(name, tiny):
     assert len({c.to_json().split('"model"')[1] for c in configs}) >= len(configs) - 2
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_pointers_are_deep_where_all_arms_have_a_depth_head(name, tiny):
+    deep = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, pointers=True, deep_pointers=True))
+    found = experiment(name, from_rows=True, groups=GROUPS)
+    models = {configured(arm, deep, seed=0, steps=1, from_rows=True).model for arm in found.arms}
+    assert [m.deep_pointers for m in models] == [all(arm.depth_head for arm in found.arms)]
+    with pytest.raises(ValueError, match="deep pointers tell what the depth head says"):
+        dataclasses.replace(deep, depth_weight=0.0)
+    with pytest.raises(ValueError, match="deep pointers are pointers"):
+        dataclasses.replace(deep.model, pointers=False)
+
+
 def test_an_arm_without_rays_is_never_told_k(tiny):
     arms = {a.name: a for a in experiment("camera").arms}
     make = lambda name: configured(arms[name], tiny, seed=0, steps=1, from_rows=False)  # noqa: E731

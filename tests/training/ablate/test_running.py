@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,8 @@ from spatial_mllm_training.ablate.__main__ import compared, main, parse_argument
 from spatial_mllm_training.ablate.arms import experiment, groups_of
 from spatial_mllm_training.ablate.eval_sets import HELD_OUT, EvalSize
 from spatial_mllm_training.ablate.running import Plan, subtasks_of
+from spatial_mllm_training.export.write_bundle import load_run
+from spatial_mllm_training.training_loop.beginning import record_of
 from spatial_mllm_training.training_loop.setup import DataPaths
 from spatial_mllm_training.training_loop.teaching import Lessons
 
@@ -94,6 +97,33 @@ def test_two_arms_and_two_seeds_become_a_table(plan, capsys):
         compared(other)
 
 
+def test_every_arm_begins_with_the_weights_that_are_named(plan, scenes):
+    """Before a step is made with them, all arms of a seed are the model they begin with."""
+    still = dataclasses.replace(
+        plan.base, learning_rate=0.0, matrix_learning_rate=0.0, weight_decay=0.0, ema=0.0, steps=1
+    )
+    compared(dataclasses.replace(plan, arms=plan.arms[1:], seeds=(0,), out=plan.out / "before"))
+    before = plan.out / "before" / "camera" / "rays-augmentation" / "seed-0"
+    begun = dataclasses.replace(
+        plan,
+        base=still,
+        seeds=(0,),
+        paths=dataclasses.replace(plan.paths, begin_with=before),
+        begins=record_of(before),
+    )
+    found = compared(begun)
+    assert any("begins with the weights of one of 3 steps" in note for note in found.notes)
+    theirs = load_run(before)[0].state_dict()
+    for arm in begun.arms:
+        ours = load_run(begun.run_folder(arm, 0))[0].state_dict()
+        assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    with pytest.raises(SpatialError, match="holds a run that began with other weights"):
+        compared(dataclasses.replace(begun, paths=plan.paths, begins={}))
+    asked = ["camera", "--scenes", str(scenes), "--out", "o", "--begin-with", str(before)]
+    assert planned(parse_arguments(asked)).begins == record_of(before)
+    assert record_of(before)["steps"] == 3
+
+
 def test_one_camera_and_many_are_tested_on_both(plan):
     arms = plan.experiment.chosen(["rgb-mixed"])
     found = compared(dataclasses.replace(plan, arms=arms, seeds=(0,)))
@@ -142,7 +172,17 @@ def test_rows_are_measured_by_group_and_by_depth(plan, rows, held_out_rows):
     assert panels["answers"] == ["multi"] and panels["group:depth_value"] == ["multi", "depth_value"]
     assert panels["loss"] == ["multi"] and panels["loss:depth_value"] == ["multi", "depth_value"]
     assert panels["group:object_movement_distance"] == panels["loss:object_movement_distance"] == ["multi"]
-    assert panels["abs_rel"] == panels["slope"] == ["multi", "depth_value"]
+    # what one group's arm was not asked is not measured either
+    assert panels["abs_rel"] == panels["slope"] == ["multi"]
+    asked = {
+        arm: json.loads((other.run_folder(other.experiment.chosen([arm])[0], 0) / "figures.json").read_text())
+        for arm in ("multi", "depth_value")
+    }
+    questions = {
+        arm: sum(value for key, value in record["figures"].items() if key.endswith("/questions"))
+        for arm, record in asked.items()
+    }
+    assert 0 < questions["depth_value"] < questions["multi"]
 
 
 def test_distilled_arms_learn_from_one_teacher_that_is_trained_once(plan, capsys):

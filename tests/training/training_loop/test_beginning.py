@@ -77,6 +77,9 @@ def test_a_stage_may_add_heads_but_not_change_them(scenes, micro, tmp_path):
     begun = build_learner(more).model.state_dict()
     assert all(torch.equal(value, begun[name]) for name, value in fresh.items())
     go(more, scenes, tmp_path / "third", tmp_path / "second")
+    go(micro(**still), scenes, tmp_path / "without", tmp_path / "second")  # and give up those that were there
+    without = load_run(tmp_path / "without")[0].state_dict()
+    assert without.keys() == theirs.keys() and all(torch.equal(v, without[n]) for n, v in theirs.items())
     other = micro(**still, spatial=dataclasses.replace(heads, tasks=("depth", "motion")))
     with pytest.raises(SpatialError, match=r"see spatial_heads\.decoders\.depth"):
         go(other, scenes, tmp_path / "fourth", tmp_path / "second")

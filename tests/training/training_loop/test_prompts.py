@@ -130,6 +130,11 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     positions = np.broadcast_to(prefix.next_position + np.arange(len(question)), (3, len(question)))
     told = runtime.engine.decode(question, positions, prefix.cache).logits
     sample = pack("one", [shown(v) for v in pictures], [asked(words, images)], learner.form)
+    lifted = []
+    lift = runtime.engine.lift
+    monkeypatch.setattr(runtime.engine, "lift", lambda taps: lifted.append(taps) or lift(taps))
+    runtime.perceive(frames[0])
+    assert len(lifted) == (not learner.model.deep_pointers)  # the depth that answers needed is not made again
     expected = Objective(learner.model).predict(collate([sample], learner.pad_id)).logits[0].numpy()
     np.testing.assert_allclose(told, expected, atol=1e-3, rtol=1e-3)
     learner.model.pointers = False

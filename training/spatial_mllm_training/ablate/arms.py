@@ -212,6 +212,8 @@ def configured(arm: Arm, base: TrainConfig, *, seed: int, steps: int, from_rows:
         name=f"{base.name}-{arm.name}",
         seed=seed,
         steps=steps,
+        # pointers tell what the depth head says
+        model=dataclasses.replace(base.model, deep_pointers=base.model.deep_pointers and arm.depth_head),
         # what a run is told of cameras; without rays the null embedding is all it ever sees
         model_camera_dropout=base.model_camera_dropout if arm.rays else 1.0,
         depth_weight=(base.depth_weight or 1.0) if arm.depth_head else 0.0,

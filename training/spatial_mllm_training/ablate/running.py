@@ -31,7 +31,8 @@ from spatial_mllm_training.recipes.config import DistillationConfig, MixConfig, 
 from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.distilling import build_distiller
 from spatial_mllm_training.training_loop.loop import run
-from spatial_mllm_training.training_loop.setup import DataPaths, build_learner
+from spatial_mllm_training.training_loop.run_folder import kept_tokenizer
+from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner
 from spatial_mllm_training.training_loop.teaching import Lessons, train_teacher
 
 FIGURES = "figures.json"
@@ -84,6 +85,11 @@ class Plan:
 
     def config(self, arm: Arm, seed: int, steps: int) -> TrainConfig:
         return configured(arm, self.base, seed=seed, steps=steps, from_rows=self.from_rows)
+
+    def learner(self, config: TrainConfig) -> Learner:
+        """The model of a run with the tokens that the run has."""
+        before = self.paths.begin_with
+        return build_learner(config, tokenizer=None if before is None else kept_tokenizer(before))
 
     @property
     def is_distilled(self) -> bool:
@@ -238,7 +244,7 @@ class Tests:
         return self._made[kind]
 
     def _plain(self) -> list[EvalSet]:
-        plan, learner = self.plan, build_learner(self.plan.base)
+        plan, learner = self.plan, self.plan.learner(self.plan.base)
         if plan.from_rows:
             depth = DepthTruth.of(plan.paths.depth) if plan.paths.depth else None
             return row_tests(plan.test_rows, plan.paths.rows, depth, plan.base, learner, plan.size)
@@ -248,7 +254,7 @@ class Tests:
         )
 
     def _variants(self) -> list[EvalSet]:
-        plan, learner = self.plan, build_learner(self.plan.base)
+        plan, learner = self.plan, self.plan.learner(self.plan.base)
         training = _variants(plan, plan.paths.scenes)
         tests = _variants(plan, plan.test_scenes or plan.paths.scenes)
         return [
@@ -268,7 +274,7 @@ def measured(folder: Path, tests: Tests, arm: Arm, plan: Plan) -> Figures:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or torn
     model, config, _, _ = load_run(folder)
-    learner = replace(build_learner(config), model=model)
+    learner = replace(plan.learner(config), model=model)
     group = arm.data if arm.data in GROUPS else None
     figures = measure(learner, config, tests.of(arm), rays=arm.rays, group=group, device=plan.device)
     write_atomically(

@@ -21,7 +21,7 @@ def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
     """Give a model the final weights of a run or bundle; returns what the record of the new one says about it.
 
     Optimisers, step and clock begin anew. 3D heads that were not trained before, or are not in a bundle because
-    they are not served, begin as they are.
+    they are not served, begin as they are; those that a recipe has no longer are given up.
 
     Args:
         before: folder of a run or of a bundle.
@@ -72,9 +72,10 @@ def _checkpoint(run: Path) -> checkpoints.Checkpoint:
 
 def _of_run(run: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = _checkpoint(run)
-    had = found.weights()
-    new = {name for name in trained if name.startswith(_HEADS) and not any(n.startswith(_HEADS) for n in had)}
-    return found.final_weights(trained.keys() - new)
+    ours, theirs = ({n for n in names if n.startswith(_HEADS)} for names in (trained, found.weights()))
+    new, given_up = ours if not theirs else set(), theirs if not ours else set()
+    weights = found.final_weights((trained.keys() - new) | given_up)
+    return {name: value for name, value in weights.items() if name not in given_up}
 
 
 def _of_bundle(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:

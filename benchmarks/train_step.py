@@ -159,6 +159,14 @@ def data_wait(config: TrainConfig, scenes: list[Path], steps: int) -> float:
     return statistics.mean(line["data_wait"] for line in lines[WARM_UP:])
 
 
+def without_additions(config: TrainConfig) -> TrainConfig:
+    """A recipe without what the stock class cannot do."""
+    model = dataclasses.replace(
+        config.model, clips=False, pointers=False, deep_pointers=False, coordinate_code=0.0
+    )
+    return dataclasses.replace(config, model=model, number_digits=0, digit_weights=())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -176,9 +184,7 @@ def main() -> None:
     scenes = scene_files(options.scenes, held_out=False) or scene_files(options.scenes, held_out=True)
     if not scenes:
         raise SystemExit(f"{options.scenes} holds no scene_*.npz; run make_scenes first")
-    # what the stock class cannot do is off in both
-    model = dataclasses.replace(config.model, clips=False, pointers=False, coordinate_code=0.0)
-    stock = dataclasses.replace(config, model=model, number_digits=0, digit_weights=())
+    stock = without_additions(config)
     tokenizer = build_learner(stock).tokenizer
     one_question = dataclasses.replace(config.data, single_questions=0, pair_questions=1, still_camera=1.0)
     source = PairSource(PairBuilder(scenes, tokenizer, one_question, augment=False, maps=True), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,7 +12,18 @@ import pytest
 
 pytest.importorskip("accelerate", reason="training needs the 'training' extra")
 
+from spatial_mllm_training.recipes import RECIPES
+
 ROOT = Path(__file__).parents[2]
+
+
+def test_every_small_recipe_can_be_without_what_is_added() -> None:
+    spec = importlib.util.spec_from_file_location("train_step", ROOT / "benchmarks" / "train_step.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    for recipe in RECIPES.values():
+        if recipe().published is None:
+            assert not benchmark.without_additions(recipe()).model.deep_pointers
 
 
 @pytest.mark.slow

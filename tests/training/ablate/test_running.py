@@ -119,6 +119,11 @@ def test_every_arm_begins_with_the_weights_that_are_named(plan, scenes):
         assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
     with pytest.raises(SpatialError, match="holds a run that began with other weights"):
         compared(dataclasses.replace(begun, paths=plan.paths, begins={}))
+    (
+        begun.run_folder(begun.arms[0], 0) / "final.json"
+    ).unlink()  # nor does one that was cut short go on with others
+    with pytest.raises(SpatialError, match="holds a run that began with other weights"):
+        compared(dataclasses.replace(begun, paths=plan.paths, begins={}))
     asked = ["camera", "--scenes", str(scenes), "--out", "o", "--begin-with", str(before)]
     assert planned(parse_arguments(asked)).begins == record_of(before)
     assert record_of(before)["steps"] == 3

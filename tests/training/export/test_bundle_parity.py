@@ -25,7 +25,7 @@ HEIGHT, WIDTH = GRID_H * 16, GRID_W * 16
 @pytest.fixture(params=[False, True], ids=["stills", "clips"])
 def bundle(small_model, tokenizer, tmp_path, monkeypatch, request):
     small_model.clips = request.param
-    monkeypatch.setattr(onnx_files, "store_small", lambda path: None)
+    monkeypatch.setattr(onnx_files, "store_small", lambda *_: None)
     folder = tmp_path / "mini"
     folder.mkdir()
     write_bundle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 from spatial_mllm_training.model.bundle_weights import read_weights
 from spatial_mllm_training.recipes.config import SpatialConfig
 from spatial_mllm_training.supervision.dpt import DPTSize
+from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.objective import Objective
@@ -45,8 +47,11 @@ def test_a_run_begins_with_the_final_weights_and_says_so(first, scenes, micro, t
     go(still, scenes, out, before)
     theirs, ours = load_run(before)[0].state_dict(), load_run(out)[0].state_dict()
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
-    assert load_run(out)[3]["began_with"] == {
+    told = load_run(out)[3]["began_with"]
+    weights = checkpoints.latest(before).folder / "weights.safetensors"
+    assert told == {
         "recipe": "smoke", "steps": 2, "minutes": load_run(before)[3]["minutes"],
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest()[:12],
     }  # fmt: skip
 
 
@@ -81,8 +86,13 @@ def test_a_stage_may_add_heads_but_not_change_them(scenes, micro, tmp_path):
     without = load_run(tmp_path / "without")[0].state_dict()
     assert without.keys() == theirs.keys() and all(torch.equal(v, without[n]) for n, v in theirs.items())
     other = micro(**still, spatial=dataclasses.replace(heads, tasks=("depth", "motion")))
-    with pytest.raises(SpatialError, match=r"see spatial_heads\.decoders\.depth"):
-        go(other, scenes, tmp_path / "fourth", tmp_path / "second")
+    go(other, scenes, tmp_path / "fourth", tmp_path / "second")
+    both = load_run(tmp_path / "fourth")[0].state_dict()
+    assert all(torch.equal(value, both[name]) for name, value in ours.items())
+    assert {n.split(".")[2] for n in both.keys() - ours.keys()} == {"depth"}
+    wider = dataclasses.replace(heads, size=DPTSize(channels=(8, 8, 8, 8), features=16))
+    with pytest.raises(SpatialError, match=r"has spatial_heads\..* of shape"):
+        go(micro(**still, spatial=wider), scenes, tmp_path / "fifth", tmp_path / "second")
 
 
 def test_weights_that_do_not_fit_are_named(first, scenes, micro, tmp_path):
@@ -119,6 +129,7 @@ def test_a_run_begins_with_a_bundle_as_with_the_run_behind_it(scenes, micro, tmp
     before = load_run(tmp_path / "first")[3]
     assert load_run(tmp_path / "second")[3]["began_with"] == {
         "recipe": "smoke", "steps": 2, "minutes": before["minutes"],
+        "weights": open_bundle(bundle).manifest.files["decoder.onnx"][0][:12],
     }  # fmt: skip
     other = dataclasses.replace(still, model=dataclasses.replace(still.model, layers=7))
     with pytest.raises(SpatialError, match=r"is not of the recipe's model: it has no .*layers\.6"):

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy.ndimage import map_coordinates
 
 from spatial_mllm_core.answers import AskRequest
@@ -18,7 +19,7 @@ from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
 from spatial_mllm_training.export import onnx_files
 from spatial_mllm_training.export.write_bundle import write_bundle
 from spatial_mllm_training.recipes import RECIPES
-from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.objective import Objective
 from spatial_mllm_training.training_loop.prompts import embedded
 from spatial_mllm_training.training_loop.setup import build_learner
@@ -114,7 +115,7 @@ def test_a_coordinate_carries_what_the_first_and_last_image_show_there(learner):
 @pytest.mark.parametrize(("task", "images"), [(DEPTH, 1), (MOTION, 2)])
 def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkeypatch, task, images):
     """The logits behind a question: of the exported bundle, and of the training's own forward pass."""
-    monkeypatch.setattr(onnx_files, "store_small", lambda path: None)
+    monkeypatch.setattr(onnx_files, "store_small", lambda *_: None)
     folder = tmp_path / "mini"
     folder.mkdir()
     about = {"name": "mini", "version": "0", "subtasks": (DEPTH, MOTION), "progress": {}, "metrics": {}}
@@ -157,3 +158,31 @@ def test_images_of_several_sizes_tell_their_depths_as_each_size_alone(learner):
     for row, sample in enumerate(samples):
         alone = embedded(model, collate([sample], learner.pad_id))[0]
         np.testing.assert_allclose(both[row, : len(alone)].numpy(), alone.numpy(), atol=1e-4)
+
+
+def test_what_is_read_twice_is_trained_as_if_read_once(learner):
+    """Under autocast the first, gradient-free reading leaves no cast weights behind for the second one."""
+    learner.model.train()
+    sample = pack("one", [shown(v) for v in views(2)], [asked("How deep is [ 40 , 300 ]?", 2)], learner.form)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = Objective(learner.model).predict(collate([sample], learner.pad_id))
+        loss = out.logits.float().square().mean() + sum(d.square().mean() for d, _ in out.depths)
+    loss.backward()
+    without = [name for name, p in learner.model.named_parameters() if p.grad is None]
+    assert [name for name in without if "ray_embedding.null" not in name] == []
+
+
+def test_a_batch_is_read_as_it_was_saved(learner, tmp_path):
+    """With all that its questions point at; one of before deep pointers tells no depth."""
+    sample = pack("one", [shown(v) for v in views(2)], [asked("How deep is [ 40 , 300 ]?", 2)], learner.form)
+    batch = collate([sample, sample], learner.pad_id)
+    assert batch.pointer_images.tolist() == [0, -1, 2, -1]
+    batch.save(tmp_path / "batch.safetensors")
+    again = Batch.read(tmp_path / "batch.safetensors")
+    for field in dataclasses.fields(Batch):
+        if isinstance(value := getattr(batch, field.name), torch.Tensor):
+            assert torch.equal(value, getattr(again, field.name)), field.name
+    tensors = load_file(tmp_path / "batch.safetensors")
+    old = {name: value for name, value in tensors.items() if name not in ("pointer_images", "pointer_cells")}
+    save_file(old, tmp_path / "old.safetensors")
+    assert Batch.read(tmp_path / "old.safetensors").pointer_images.tolist() == [-1] * 4

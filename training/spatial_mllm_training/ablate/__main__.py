@@ -179,6 +179,10 @@ def compared(plan: Plan) -> Report:
                 **plan.begins
             )
         )
+    if plan.base.model.deep_pointers and not all(arm.depth_head for arm in plan.arms):
+        notes.append(
+            "No arm has deep pointers, as the recipe would: not all arms train the head that they ask."
+        )
     if plan.is_distilled:
         notes.append(_of_teacher(held_out_figures(Path(plan.paths.teacher_weights))))
     found = report(plan.experiment, plan.arms, results, settings=settings, notes=notes)

@@ -170,19 +170,19 @@ def train_one(config: TrainConfig, plan: Plan, arm: Arm, folder: Path) -> bool:
                 ErrorCode.NOT_READY,
                 f"'{folder}' holds a run with other settings; name another --out, or remove it",
             )
+        record = json.loads((folder / "run.json").read_text())
+        if record.get("began_with", {}) != dict(plan.begins):
+            raise SpatialError(
+                ErrorCode.NOT_READY,
+                f"'{folder}' holds a run that began with other weights; name another --out, or remove it",
+            )
         if (folder / "final.json").exists():  # of one that is not finished, the checkpoint says it
-            record = json.loads((folder / "run.json").read_text())
             learnt_from = record["data"].get("teacher", "")
             if arm.distilled and learnt_from != plan.teacher:
                 raise SpatialError(
                     ErrorCode.NOT_READY,
                     f"'{folder}' holds a run that follows another teacher ({learnt_from}); name another --out, "
                     "or remove it",
-                )
-            if record.get("began_with", {}) != dict(plan.begins):
-                raise SpatialError(
-                    ErrorCode.NOT_READY,
-                    f"'{folder}' holds a run that began with other weights; name another --out, or remove it",
                 )
             return True
     run(config, data_of(plan, arm, config.seed), folder, cpu=plan.cpu, quiet=plan.quiet)

@@ -18,8 +18,7 @@ with one ray embedding per visual token, {taps} tapped decoder layers and a DPT 
 
 ## What it was trained on
 
-{data}No real image; from scratch, no pretrained weights.
-Trained by {before}recipe `{recipe}`: {steps} steps, {minutes} minutes of wall time.
+{data}Trained by {before}recipe `{recipe}`: {steps} steps, {minutes} minutes of wall time.
 
 ## How good it is
 

@@ -85,5 +85,6 @@ def export_graphs(
         output_names=["depth_m", "confidence"],
     )
     if small:
-        for name in GRAPHS:
-            store_small(folder / name)
+        names = {name for name, _ in model.named_parameters()}
+        for file in GRAPHS:
+            store_small(folder / file, names)

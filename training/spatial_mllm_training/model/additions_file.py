@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.files import write_atomically
+from spatial_mllm_training.model.dpt import NEVER_USED
 from spatial_mllm_training.model.heads import HeadsConfig
 
 FORMAT = "spatial_mllm additions"
@@ -131,9 +132,10 @@ def read(path: Path) -> dict[str, Tensor]:
         SpatialError: MODEL_SIGNATURE for a torn file.
     """
     try:
-        return load_file(str(path))
+        found = load_file(str(path))
     except (SafetensorError, OSError) as error:
         raise _torn(path, error) from None
+    return {name: value for name, value in found.items() if not name.startswith(NEVER_USED)}
 
 
 def check_tensors(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ Exporters rename and transpose weights; here each is marked, written with 8 or 1
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,15 @@ def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
     onnx.save(exported, str(path))
 
 
-def store_small(path: Path) -> None:
-    """Store matrices and kernels with 8 bits and a scale per row or column, other large tensors as float16.
+def store_small(path: Path, names: Collection[str]) -> None:
+    """Store weights that are matrices or kernels with 8 bits and a scale per row or column, other large tensors as
+    float16.
 
     A graph file takes a quarter of the bytes. What decodes them (Cast, Mul) is folded by the runtime at load, so
     that speed and arithmetic stay those of float32.
+
+    Args:
+        names: of the model's weights, as `mark_weights` gave them; other tables are what training computes exactly.
     """
     model = onnx.load(str(path))
     graph = model.graph
@@ -78,7 +83,8 @@ def store_small(path: Path) -> None:
         if values is None or values.size < _SMALLEST_HALVED or np.abs(values).max() > 6e4:
             continue
         name = tensor.name
-        if values.ndim >= 2 and values.size >= _SMALLEST_QUANTISED:
+        is_weight = name.removesuffix(_TRANSPOSED) in names
+        if is_weight and values.ndim >= 2 and values.size >= _SMALLEST_QUANTISED:
             stored, scale = quantised(values)
             tensor.CopyFrom(numpy_helper.from_array(stored, name + _BYTES))
             scales.append(numpy_helper.from_array(scale, name + _SCALE))
@@ -147,7 +153,7 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
     if "hf.model.language_model.norm.weight" not in found:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE,
-            f"the graphs of '{bundle.folder}' do not name their weights, as bundles did before 0.4.0: "
-            "its training cannot go on",
+            f"the graphs of '{bundle.folder}' do not name their weights, as earlier versions wrote them: export the "
+            "run again, or begin with the run itself or a newer bundle",
         )
     return {name: torch.from_numpy(np.array(array, np.float32, order="C")) for name, array in found.items()}

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from spatial_mllm_training.supervision.dpt import ResidualUnit
 
+NEVER_USED = "depth_head.fusions.3.skip."
+"""Begins the names of tensors that earlier files hold: the coarsest level has no level to add."""
+
 
 class Fusion(nn.Module):
     """Add a skip, refine, bring to the next size."""

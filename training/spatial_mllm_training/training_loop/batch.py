@@ -134,6 +134,9 @@ class Batch:
         for key in [k for k in found if k.startswith("groups.")]:
             _, number, name = key.split(".")
             groups.setdefault(number, {})[name] = found.pop(key)
+        if "pointers" in found:  # files of before deep pointers
+            untold = torch.full((len(found["pointers"]),), -1)
+            found = {"pointer_images": untold, "pointer_cells": untold.clone(), **found}
         return cls(**found, groups=tuple(ImageGroup(**groups[n]) for n in sorted(groups, key=int)))
 
 

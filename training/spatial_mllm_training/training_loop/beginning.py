@@ -44,19 +44,21 @@ def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def record_of(before: Path) -> dict[str, Any]:
-    """Recipe, steps and minutes of a run or bundle, and what it began with itself.
+    """Recipe, steps, minutes and a hash of the weights of a run or bundle, and what it began with itself.
 
     Raises:
-        SpatialError: MODEL_MISSING or MODEL_SIGNATURE, as `begin_with`.
+        SpatialError: what a bundle is refused for; MODEL_MISSING or MODEL_SIGNATURE of a run, as `begin_with`.
     """
     if _is_bundle(before):
-        told = read_manifest(before).training
-        return {name: told[name] for name in ("recipe", "steps", "minutes", "began_with") if name in told}
-    found = _checkpoint(before)
-    spent = {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}
-    if earlier := began_with(before):
-        spent["began_with"] = earlier
-    return spent
+        manifest = read_manifest(before)
+        told, weights = manifest.training, manifest.files["decoder.onnx"][0]
+        spent = {name: told.get(name, "not recorded") for name in ("recipe", "steps", "minutes")}
+        earlier = told.get("began_with", {})
+    else:
+        found = _checkpoint(before)
+        spent, weights = {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}, found.sha256
+        earlier = began_with(before)
+    return {**spent, "weights": weights[:12], **({"began_with": earlier} if earlier else {})}
 
 
 def _is_bundle(before: Path) -> bool:
@@ -73,9 +75,8 @@ def _checkpoint(run: Path) -> checkpoints.Checkpoint:
 def _of_run(run: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = _checkpoint(run)
     ours, theirs = ({n for n in names if n.startswith(_HEADS)} for names in (trained, found.weights()))
-    new, given_up = ours if not theirs else set(), theirs if not ours else set()
-    weights = found.final_weights((trained.keys() - new) | given_up)
-    return {name: value for name, value in weights.items() if name not in given_up}
+    weights = found.final_weights((trained.keys() - ours) | theirs)
+    return {name: value for name, value in weights.items() if name in ours or name not in theirs}
 
 
 def _of_bundle(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_training.model.dpt import NEVER_USED
 
 FOLDER = "checkpoints"
 WEIGHTS, AVERAGE, OPTIMIZER, STATE = (
@@ -62,11 +63,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that was found whole."""
+    """One that was found whole.
+
+    Attributes:
+        sha256: of its weights.
+    """
 
     folder: Path
     progress: Progress
     belongs_to: dict[str, str]
+    sha256: str
 
     def weights(self) -> dict[str, Tensor]:
         return load_file(str(self.folder / WEIGHTS))
@@ -88,7 +94,7 @@ class Checkpoint:
         weights = {
             name: value
             for name, value in {**self.weights(), **self.average()}.items()
-            if not name.startswith("feature_projector.")
+            if not name.startswith(("feature_projector.", NEVER_USED))
         }
         if other := sorted(weights.keys() ^ set(known)):
             raise SpatialError(
@@ -194,7 +200,9 @@ def _opened(folder: Path) -> tuple[str, Checkpoint | None]:
             with open(folder / name, "rb") as file:
                 if _digest(file) != expected:
                     return f"{name} has another hash than when it was written", None
-        return "", Checkpoint(folder, Progress(**state["progress"]), state["belongs_to"])
+        return "", Checkpoint(
+            folder, Progress(**state["progress"]), state["belongs_to"], state["sha256"][WEIGHTS]
+        )
     except OSError as error:
         return f"{Path(error.filename or folder).name}: {error.strerror or error}", None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -138,6 +138,12 @@ class TrainingRun:
             raise SpatialError(
                 ErrorCode.NOT_READY, "averaged weights are not kept under FSDP: use a recipe with ema = 0"
             )
+        if config.model.deep_pointers and self.sharded:
+            raise SpatialError(
+                ErrorCode.NOT_READY,
+                "deep pointers read images twice where questions point, which processes of sharded weights cannot "
+                "do each for itself: use a recipe without",
+            )
         self.average = WeightAverage(self.trained, config.ema if self.leads else 0.0)
         self._resume()
 

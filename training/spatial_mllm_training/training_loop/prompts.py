@@ -56,6 +56,16 @@ def _depth_codes(model: CameraAwareVLM, batch: Batch, embeds: Tensor) -> Tensor:
 
     Nothing before the questions depends on them: the images are read once alone, as the runtime reads them.
     """
+    device = embeds.device.type
+    # weights that are cast here must not be kept for the pass that follows: they have no gradient
+    with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
+        depth_m = _depths_at_pointers(model, batch, embeds)
+    codes = depth_code(depth_m.cpu().numpy(), embeds.shape[-1])
+    return torch.from_numpy(np.nan_to_num(codes)).to(embeds.device)
+
+
+def _depths_at_pointers(model: CameraAwareVLM, batch: Batch, embeds: Tensor) -> Tensor:
+    """(P,) z-depth in metres, NaN where none is told."""
     mask = model.image_mask(batch.ids)
     end = int(mask.any(0).nonzero().max()) + 1
     positions = decoder_positions(model, batch.positions[:, :, :end])
@@ -64,15 +74,17 @@ def _depth_codes(model: CameraAwareVLM, batch: Batch, embeds: Tensor) -> Tensor:
     for of_group, group in zip(
         by_group([t[mask[:, :end]] for t in taps], batch.groups), batch.groups, strict=True
     ):
-        wanted = torch.isin(group.place, batch.pointer_images)
-        if not wanted.any():
+        # (P, n): which image of the group a pointer is about
+        about = batch.pointer_images[:, None] == group.place
+        wanted = about.any(0).nonzero()[:, 0]
+        if not len(wanted):
             continue
         maps, _ = model.served_depth([tap[wanted] for tap in of_group], *group.grid.tolist())
-        for place, cells_m in zip(group.place[wanted].tolist(), maps.flatten(1), strict=True):
-            here = batch.pointer_images == place
-            depth_m[here] = cells_m[batch.pointer_cells[here]].float()
-    codes = depth_code(depth_m.cpu().numpy(), embeds.shape[-1])
-    return torch.from_numpy(np.nan_to_num(codes)).to(embeds.device)
+        about = about[:, wanted]
+        row, here = about.long().argmax(1), about.any(1)
+        at = batch.pointer_cells.clamp(max=maps[0].numel() - 1)  # a cell of another size is not looked at
+        depth_m = torch.where(here, maps.flatten(1)[row, at].float(), depth_m)
+    return depth_m
 
 
 def _in_prompt_order(tokens: list[Tensor], groups: tuple[ImageGroup, ...]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,12 +17,15 @@ from spatial_mllm_training.export import onnx_files
 from spatial_mllm_training.export.__main__ import main as export
 from spatial_mllm_training.export.write_bundle import load_run, write_bundle
 from spatial_mllm_training.model.bundle_weights import read_weights
+from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import SpatialConfig
 from spatial_mllm_training.supervision.dpt import DPTSize
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.batch import collate
+from spatial_mllm_training.training_loop.beginning import begin_with
 from spatial_mllm_training.training_loop.loop import run
 from spatial_mllm_training.training_loop.objective import Objective
+from spatial_mllm_training.training_loop.run_folder import kept_tokenizer
 from spatial_mllm_training.training_loop.setup import build_learner, build_sources
 
 STAGE = PairConfig(width=96, height=64, single_questions=0, pair_questions=0, apart=True)
@@ -134,6 +138,13 @@ def test_a_run_begins_with_a_bundle_as_with_the_run_behind_it(scenes, micro, tmp
     other = dataclasses.replace(still, model=dataclasses.replace(still.model, layers=7))
     with pytest.raises(SpatialError, match=r"is not of the recipe's model: it has no .*layers\.6"):
         go(other, scenes, tmp_path / "third", bundle)
+
+
+def test_the_shipped_bundle_can_be_trained_on():
+    """By the recipe that made it: every weight that it serves is there."""
+    shipped = Path(__file__).parents[3] / "models" / "spatial-mllm-mini"
+    model = build_learner(RECIPES["tiny_cpu"](), tokenizer=kept_tokenizer(shipped)).model
+    assert begin_with(shipped, model)["recipe"] == "tiny_cpu"
 
 
 def test_a_bundle_whose_graphs_name_no_weights_is_refused(

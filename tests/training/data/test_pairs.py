@@ -19,7 +19,7 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
 from spatial_mllm_training.data.packing import IGNORE, Format, LeftOutError, Words
-from spatial_mllm_training.data.pairs import TASKS, PairBuilder, PairConfig, dense_targets
+from spatial_mllm_training.data.pairs import COMPARISON_SHARE, TASKS, PairBuilder, PairConfig, dense_targets
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, pinhole
@@ -368,13 +368,23 @@ def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer
     assert {q.task.name for v in views for q in v.single + v.pair} == set(TASKS)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_questions_compare_depths_as_often_as_many(scene, tokenizer, count):
+    builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=count), augment=False)
+    views = [builder.draw(np.random.default_rng(seed)) for seed in range(120)]
+    asked = [q.task.name for v in views for q in v.single]
+    share = asked.count("depth_comparison_coordinate") / len(asked)
+    # nearly equal depths are not compared
+    assert 0.5 * COMPARISON_SHARE < share < 1.3 * COMPARISON_SHARE
+
+
 def test_metric_answers_are_spelled_in_one_width(scene, tokenizer):
     """The same draws as without: only the answers of lengths and vectors are wider, and they parse to the same."""
     config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
     plain = PairBuilder([scene], tokenizer, config)
     wide = PairBuilder([scene], tokenizer, config, form=form_of(tokenizer, Words(number_digits=5)))
     kinds = set()
-    for seed in range(6):
+    for seed in range(12):
         told = [answers_of(b.sample(np.random.default_rng(seed)), tokenizer) for b in (plain, wide)]
         for published, spelled in zip(*told, strict=True):
             inside = spelled.split("`")[1]

@@ -60,6 +60,8 @@ TASKS = tuple(
 )
 """Subtasks that a sample can ask, which a bundle trained on pairs claims."""
 
+COMPARISON_SHARE = 0.25
+"""Of the questions about one image; the others ask for one depth."""
 WINDOW_TRIES = 32
 
 
@@ -302,7 +304,7 @@ class PairBuilder:
         depths_m = depth_mm[pixels[:, 1], pixels[:, 0]] / 1e3
         questions = []
         for i in range(min(count, len(pixels))):
-            if i % 4 == 3 and i + count < len(pixels):
+            if rng.random() < COMPARISON_SHARE and i + count < len(pixels):
                 pair = (coordinates[i], coordinates[i + count])
                 truth = depth.comparison_truth(pair, (depths_m[i], depths_m[i + count]))
                 if abs(np.log(depths_m[i] / depths_m[i + count])) > 0.03:

@@ -29,9 +29,10 @@ from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.export.write_bundle import load_run
 from spatial_mllm_training.recipes.config import DistillationConfig, MixConfig, TrainConfig
 from spatial_mllm_training.scenes.split import scene_files
+from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.distilling import build_distiller
 from spatial_mllm_training.training_loop.loop import run
-from spatial_mllm_training.training_loop.run_folder import kept_tokenizer
+from spatial_mllm_training.training_loop.run_folder import began_with, kept_tokenizer
 from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner
 from spatial_mllm_training.training_loop.teaching import Lessons, train_teacher
 
@@ -170,14 +171,13 @@ def train_one(config: TrainConfig, plan: Plan, arm: Arm, folder: Path) -> bool:
                 ErrorCode.NOT_READY,
                 f"'{folder}' holds a run with other settings; name another --out, or remove it",
             )
-        record = json.loads((folder / "run.json").read_text())
-        if record.get("began_with", {}) != dict(plan.begins):
+        if checkpoints.begun(folder) and began_with(folder) != dict(plan.begins):
             raise SpatialError(
                 ErrorCode.NOT_READY,
                 f"'{folder}' holds a run that began with other weights; name another --out, or remove it",
             )
         if (folder / "final.json").exists():  # of one that is not finished, the checkpoint says it
-            learnt_from = record["data"].get("teacher", "")
+            learnt_from = json.loads((folder / "run.json").read_text())["data"].get("teacher", "")
             if arm.distilled and learnt_from != plan.teacher:
                 raise SpatialError(
                     ErrorCode.NOT_READY,

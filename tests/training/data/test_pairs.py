@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,13 +20,15 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
 from spatial_mllm_training.data.packing import IGNORE, Format, LeftOutError, Words
-from spatial_mllm_training.data.pairs import COMPARISON_SHARE, TASKS, PairBuilder, PairConfig, dense_targets
+from spatial_mllm_training.data.pair_questions import COMPARISON_SHARE, TASKS
+from spatial_mllm_training.data.pairs import PairBuilder, PairConfig, dense_targets
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, pinhole
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.objective import Objective
 
+RENDERED = sorted((Path(__file__).parents[2] / "fixtures" / "simulated").glob("scene_*.npz"))
 HEIGHT, WIDTH = 192, 256  # of the scenes that `write_scene` makes
 
 
@@ -130,6 +133,63 @@ def test_labels_agree_with_an_independent_path(scene, tokenizer, augment):
             assert nearest < 0.01
             checked += question.truth.values[0] > 0
     assert checked > 5
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_what_is_seen_again_lies_where_opencv_projects_it(tokenizer, augment):
+    """Points of a still scene, of real renderings: nothing hidden is asked about, each image has its own window."""
+    config = PairConfig(still_camera=0.0, same_time=1.0, own_crops=1.0)
+    builder = PairBuilder(RENDERED, tokenizer, config, augment=augment)
+    off_px, apart = [], []
+    for seed in range(60):
+        try:
+            view = builder.draw(np.random.default_rng(seed))
+        except LeftOutError:
+            continue  # the fixtures' cameras are held out
+        height, width = view.images.shape[1:3]
+        rows, columns = view.depth_m.shape[1:]
+        for question in view.pair:
+            if question.task.name != "visual_correspondence_coor_2_coor":
+                continue
+            u, v = np.array(question.points[0]) / 1000 * [width, height]
+            ray = cv2.undistortPoints(np.array([[[u, v]]]), view.cameras[0].k, None).ravel()
+            z = view.depth_m[0, int((v + 0.5) / height * rows), int((u + 0.5) / width * columns)]
+            first, second = view.world_from_camera
+            point = first[:3, :3] @ (np.array([*ray, 1.0]) * z) + first[:3, 3]
+            turn = Rotation.from_matrix(second[:3, :3]).inv()
+            found = cv2.projectPoints(
+                point[None], turn.as_rotvec(), -turn.apply(second[:3, 3]), view.cameras[1].k, None
+            )[0].ravel()
+            told = np.array(question.truth.values) / 1000 * [width, height]
+            off_px.append(np.abs(found - told).max())
+            there_m = turn.apply(point - second[:3, 3])[2]
+            at = view.depth_m[1, int((told[1] + 0.5) / height * rows), int((told[0] + 0.5) / width * columns)]
+            apart.append(abs(at / there_m - 1))
+    assert len(off_px) > 15
+    # a cell of depth is wider than a pixel: at edges the truth is known better than here
+    assert np.median(off_px) < 0.8 and np.percentile(off_px, 85) < 3.0
+    assert np.median(apart) < 0.02 and np.percentile(apart, 85) < 0.08
+
+
+def test_turns_of_the_camera_are_those_of_its_optical_axis(scene, tokenizer):
+    builder = PairBuilder([scene], tokenizer, PairConfig(still_camera=0.0, pair_questions=12))
+    found = set()
+    for seed in range(40):
+        view = builder.draw(np.random.default_rng(seed))
+        axes = view.world_from_camera[:, :3, 2]
+        heading = np.degrees(np.arctan2(axes[:, 1], axes[:, 0]))
+        pitch = 90.0 - np.degrees([np.arccos(axis[2]) for axis in axes])
+        yaw = (heading[1] - heading[0] + 180.0) % 360.0 - 180.0
+        expected = {
+            "yaw_movement": "left" if yaw > 0 else "right", "yaw_angle": abs(yaw),
+            "pitch_movement": "up" if pitch[1] > pitch[0] else "down", "pitch_angle": abs(pitch[1] - pitch[0]),
+        }  # fmt: skip
+        for question in view.pair:
+            if (name := question.task.name) in expected:
+                found.add(name)
+                truth = question.truth
+                assert (truth.label or truth.values[0]) == pytest.approx(expected[name])
+    assert found == {"yaw_movement", "pitch_movement", "yaw_angle", "pitch_angle"}
 
 
 def test_movement_is_asked_more_of_things_than_of_the_arm_that_moves_them(scene, tokenizer):
@@ -363,7 +423,10 @@ def test_colours_change_by_gain_and_gamma_with_a_little_noise():
 
 def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):
     """A bundle claims `TASKS`, so no more and no fewer may be trained."""
-    builder = PairBuilder([scene], tokenizer, PairConfig(single_questions=8, pair_questions=8), augment=False)
+    config = PairConfig(single_questions=8, pair_questions=8)
+    builder = PairBuilder(
+        [scene, *RENDERED], tokenizer, config, augment=False
+    )  # the cameras of one share no view
     views = [builder.draw(np.random.default_rng(seed)) for seed in range(60)]
     assert {q.task.name for v in views for q in v.single + v.pair} == set(TASKS)
 

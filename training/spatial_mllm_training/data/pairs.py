@@ -16,11 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
-from spatial_mllm_core.tasks import camera_motion, depth, object_motion
-from spatial_mllm_core.tasks.text import pixel_to_coordinate
 from spatial_mllm_training.augment.draws import is_held_out
 from spatial_mllm_training.data.packing import (
     Format,
@@ -30,10 +27,10 @@ from spatial_mllm_training.data.packing import (
     ShownImage,
     pack,
 )
+from spatial_mllm_training.data.pair_questions import Question, SceneView, pair_questions, single_questions
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
-from spatial_mllm_training.scenes.record import is_thing
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
     first_from_cameras,
@@ -42,26 +39,6 @@ from spatial_mllm_training.supervision.targets import (
     ray_map,
 )
 
-TASKS = tuple(
-    task.name
-    for task in (
-        depth.DEPTH_VALUE,
-        depth.DEPTH_COMPARISON,
-        camera_motion.X_MOVEMENT,
-        camera_motion.Y_MOVEMENT,
-        camera_motion.Z_MOVEMENT,
-        camera_motion.CAMERA_DISTANCE,
-        camera_motion.CAMERA_VECTOR,
-        object_motion.OBJECT_DISTANCE[False],
-        object_motion.OBJECT_DISTANCE[True],
-        object_motion.OBJECT_VECTOR[False],
-        object_motion.OBJECT_VECTOR[True],
-    )
-)
-"""Subtasks that a sample can ask, which a bundle trained on pairs claims."""
-
-COMPARISON_SHARE = 0.25
-"""Of the questions about one image; the others ask for one depth."""
 WINDOW_TRIES = 32
 
 
@@ -103,13 +80,6 @@ class PairConfig:
     @property
     def grid(self) -> tuple[int, int]:
         return self.height // self.pitch, self.width // self.pitch
-
-
-@dataclass(frozen=True)
-class Question:
-    task: tasks.Task
-    points: tuple[tuple[int, int], ...]
-    truth: tasks.TaskValue
 
 
 @dataclass(frozen=True)
@@ -226,6 +196,10 @@ class PairBuilder:
         ]
         depth_m = np.stack(depth_mm).astype(np.float32) / 1e3
         poses = np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]]
+        views = [
+            SceneView(scene, t, c, crop, cfg.width, cfg.height)
+            for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True)
+        ]
         motion_m = None
         if self.motion:
             motion_m = motion_map(
@@ -241,8 +215,8 @@ class PairBuilder:
             world_from_camera=poses,
             depth_m=depth_m,
             motion_m=motion_m,
-            single=self._single_questions(rng, scene, t1, c1, crops[0]),
-            pair=self._pair_questions(rng, scene, (t1, c1), (t2, c2), crops[0]),
+            single=single_questions(rng, views[0], cfg.single_questions),
+            pair=pair_questions(rng, *views, cfg.pair_questions),
         )
 
     def _window(self, rng: np.random.Generator, source: CameraModel) -> tuple[Crop, CameraModel]:
@@ -259,127 +233,6 @@ class PairBuilder:
             if not is_held_out(camera, HELD_OUT_HFOV_DEG):
                 return crop, camera
         raise LeftOutError(f"every one of {WINDOW_TRIES} windows has a field of view that is held out")
-
-    # -- questions --------------------------------------------------------------------------------
-
-    def _pick(
-        self, rng: np.random.Generator, mask: NDArray[np.bool_], count: int, crop: Crop
-    ) -> NDArray[np.int64]:
-        """(count, 2) source pixels (u, v) inside the crop where `mask` holds; fewer when there are none."""
-        window = mask[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-        flat = np.flatnonzero(window)
-        if flat.size == 0:
-            return np.empty((0, 2), np.int64)
-        chosen = flat[rng.integers(flat.size, size=count)]
-        v, u = np.divmod(chosen, crop.width)
-        return np.stack([u + crop.x, v + crop.y], axis=1)
-
-    def _coordinates(self, pixels: NDArray[np.int64], crop: Crop) -> list[tuple[int, int]]:
-        cfg = self.config
-        u, v = crop.to_output(pixels[:, 0], pixels[:, 1], cfg.width, cfg.height)
-        return [
-            pixel_to_coordinate((float(a), float(b)), cfg.width, cfg.height)
-            for a, b in zip(u, v, strict=True)
-        ]
-
-    def _single_questions(
-        self, rng: np.random.Generator, scene: dict[str, np.ndarray], t: int, c: int, crop: Crop
-    ) -> list[Question]:
-        depth_mm = np.asarray(scene["depth_mm"][t, c])
-        valid = depth_mm > 0
-        bodies = valid & (np.asarray(scene["body_id"][t, c]) > 0)
-        count = self.config.single_questions
-        if count == 0:
-            return []
-        pixels = np.concatenate(
-            [
-                self._pick(rng, valid, count, crop),
-                self._pick(rng, bodies if bodies.any() else valid, count, crop),
-            ]
-        )
-        if len(pixels) == 0:
-            return []
-        pixels = pixels[rng.permutation(len(pixels))]
-        coordinates = self._coordinates(pixels, crop)
-        depths_m = depth_mm[pixels[:, 1], pixels[:, 0]] / 1e3
-        questions = []
-        for i in range(min(count, len(pixels))):
-            if rng.random() < COMPARISON_SHARE and i + count < len(pixels):
-                pair = (coordinates[i], coordinates[i + count])
-                truth = depth.comparison_truth(pair, (depths_m[i], depths_m[i + count]))
-                if abs(np.log(depths_m[i] / depths_m[i + count])) > 0.03:
-                    questions.append(Question(depth.DEPTH_COMPARISON, pair, truth))
-                    continue
-            questions.append(
-                Question(depth.DEPTH_VALUE, (coordinates[i],), depth.depth_truth(float(depths_m[i])))
-            )
-        return questions
-
-    def _pair_questions(
-        self,
-        rng: np.random.Generator,
-        scene: dict[str, np.ndarray],
-        first: tuple[int, int],
-        second: tuple[int, int],
-        crop: Crop,
-    ) -> list[Question]:
-        (t1, c1), (t2, c2) = first, second
-        moving = c1 != c2
-        count = self.config.pair_questions
-        if count == 0:
-            return []
-        depth_mm = np.asarray(scene["depth_mm"][t1, c1])
-        ids = np.asarray(scene["body_id"][t1, c1])
-        world_from_camera = np.asarray(scene["world_from_camera"], np.float64)
-        body_1 = np.asarray(scene["world_from_body"][t1], np.float64)
-        body_2 = np.asarray(scene["world_from_body"][t2], np.float64)
-        moved = np.flatnonzero(np.abs(body_1 - body_2).max(axis=(1, 2)) > 1e-4)
-        on_moved = np.isin(ids, moved) & (depth_mm > 0)
-        # an arm covers more pixels than what it moves, which is what rewards are about
-        on_things = on_moved & np.isin(ids, np.flatnonzero(_things(scene)))
-        picked = [
-            self._pick(rng, on_things, count, crop),
-            self._pick(rng, on_moved, max(1, count // 3), crop),
-            self._pick(rng, depth_mm > 0, max(1, count // 6), crop),
-        ]
-        pixels = np.concatenate(picked)
-        questions: list[Question] = []
-        if moving:
-            offset = camera_motion.camera_displacement_m(world_from_camera[c1], world_from_camera[c2])
-            words = camera_motion.direction_truths(offset)
-            name = ("x_movement", "y_movement", "z_movement")[int(rng.integers(3))]
-            questions = [
-                Question(camera_motion.CAMERA_DISTANCE, (), camera_motion.distance_truth(offset)),
-                Question(camera_motion.CAMERA_VECTOR, (), camera_motion.vector_truth(offset)),
-                Question(tasks.get(name), (), words[name]),
-            ]
-        if len(pixels) == 0:
-            return questions
-        pixels = pixels[rng.permutation(len(pixels))][: max(0, count - len(questions))]
-        camera = CameraModel.from_k(np.asarray(scene["k"], np.float64), depth_mm.shape[1], depth_mm.shape[0])
-        z = depth_mm[pixels[:, 1], pixels[:, 0]] / 1e3
-        in_camera = camera.rays(pixels.astype(np.float64)) * z[:, None]
-        pose = world_from_camera[c1]
-        in_world = in_camera @ pose[:3, :3].T + pose[:3, 3]
-        for i, (coordinate, point) in enumerate(zip(self._coordinates(pixels, crop), in_world, strict=True)):
-            body = int(ids[pixels[i, 1], pixels[i, 0]])
-            to_second = body_2[body] @ np.linalg.inv(body_1[body])
-            after = to_second[:3, :3] @ point + to_second[:3, 3]
-            movement = object_motion.displacement_m(point, after, pose)
-            if i % 2 == 0:
-                truth = object_motion.distance_truth(movement)
-                questions.append(Question(object_motion.OBJECT_DISTANCE[moving], (coordinate,), truth))
-            else:
-                truth = object_motion.vector_truth(movement)
-                questions.append(Question(object_motion.OBJECT_VECTOR[moving], (coordinate,), truth))
-        return questions
-
-
-def _things(scene: dict[str, np.ndarray]) -> NDArray[np.bool_]:
-    """(B,) which bodies are things; all where a scene has no words for them."""
-    if "body_category" not in scene:
-        return np.ones(256, bool)
-    return np.array([is_thing(str(category)) for category in scene["body_category"]])
 
 
 def _scene(path: Path) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_core.tasks.object_size import MAX_IMAGES
-from spatial_mllm_training.data.pairs import TASKS
+from spatial_mllm_training.data.pair_questions import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.bundle_weights import PRECISION

@@ -7,7 +7,8 @@ import hashlib
 import numpy as np
 
 from spatial_mllm_training.data.packing import Sample
-from spatial_mllm_training.data.pairs import TASKS, PairBuilder
+from spatial_mllm_training.data.pair_questions import TASKS
+from spatial_mllm_training.data.pairs import PairBuilder
 
 
 class PairSource:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
-from spatial_mllm_training.recipes.config import NUMBERS, ModelConfig, SpatialConfig, TrainConfig
+from spatial_mllm_training.recipes.config import (
+    NUMBERS,
+    MixConfig,
+    ModelConfig,
+    RowsConfig,
+    SpatialConfig,
+    TrainConfig,
+)
 from spatial_mllm_training.supervision.heads import PUBLISHED_TASKS
 
 
 def small_gpu() -> TrainConfig:
-    """About 30M parameters at 256x192, with the three 3D heads and that of motion; bf16, one hour on one large GPU."""
+    """About 30M parameters at 256x192, with the three 3D heads and that of motion; all 26 subtasks.
+
+    bf16, one hour on one large GPU.
+    """
+    size = (256, 192)
     return TrainConfig(
         name="small_gpu",
         model=ModelConfig(
@@ -27,7 +39,16 @@ def small_gpu() -> TrainConfig:
             pointers=True,
             deep_pointers=True,
         ),
-        data=PairConfig(width=256, height=192, own_crops=0.1),
+        # images of one camera: their pixels can be compared
+        data=PairConfig(width=size[0], height=size[1], own_crops=0.1, same_time=0.05),
+        rows=RowsConfig(
+            questions=6,
+            max_tokens=1536,
+            size=size,
+            served_words=0.75,
+            augment=AugmentConfig(output_size=size),
+        ),
+        mix=MixConfig(pairs=0.6, rows=0.4),
         spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),
         minutes=60.0,
         batch=64,

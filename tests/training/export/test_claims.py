@@ -19,7 +19,7 @@ from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model import SpatialModel
-from spatial_mllm_core.model.bundle import read_manifest
+from spatial_mllm_core.model.bundle import open_bundle, read_manifest
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_training.ablate.decode import answers
 from spatial_mllm_training.benchmark.__main__ import main as benchmark
@@ -29,6 +29,7 @@ from spatial_mllm_training.data.pair_questions import TASKS
 from spatial_mllm_training.data.pairs import PairBuilder, PairConfig
 from spatial_mllm_training.export.__main__ import main as export
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, context_for, load_run
+from spatial_mllm_training.model.bundle_weights import read_weights
 from spatial_mllm_training.multispa.rows import read_rows, to_table
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import MixConfig, RowsConfig
@@ -123,7 +124,8 @@ def test_numbers_of_one_width_are_told_as_published(trained, scenes, tmp_path, m
     export()
     assert read_manifest(bundle).prompt.number_digits == 4
     model, config, tokenizer, _ = load_run(run_folder)
-    model = model.half().float()  # the precision that the bundle keeps weights in
+    kept = read_weights(open_bundle(bundle))  # as exact as the bundle keeps them
+    model.load_state_dict({name: kept[name] for name, _ in model.named_parameters()}, strict=False)
     learner = dataclasses.replace(build_learner(config), model=model)
     builder = PairBuilder(scene_files(scenes, held_out=True), tokenizer, config.data, augment=False)
     served = SpatialModel.load(bundle)

@@ -42,11 +42,11 @@ def slowly(learner, sample, questions, index):
 
 def test_packed_answers_are_those_of_each_question_alone(speaking):
     learner, builder = speaking
-    items = pair_items(builder, 2, seed=0, constants={})
+    items = pair_items(builder, 4, seed=0, constants={})
     assert len({len(item.questions) for item in items} | {0}) > 1
     with torch.no_grad():
         found = answers(learner, [item.sample for item in items])
-        for item, texts, number in zip(items, found, range(2), strict=True):
+        for item, texts, number in zip(items, found, range(4), strict=True):
             view = builder.draw(np.random.default_rng([0, number]))
             questions = [PackedQuestion(((q.task.question(q.points), ""),), 1) for q in view.single]
             questions += [PackedQuestion(((q.task.question(q.points), ""),), 2) for q in view.pair]

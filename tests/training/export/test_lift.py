@@ -59,6 +59,7 @@ def random_taps():
 
 def write_lift(model, path):
     onnx_files._export(
+        model,
         LiftGraph(model, GRID_H, GRID_W),
         (torch.zeros(4, 1, GRID_H * GRID_W, model.decoder_config.hidden_size),),
         path,

@@ -34,7 +34,8 @@ def accelerator_for(config: TrainConfig, *, cpu: bool) -> Accelerator:
     """
     plugin = _sharding()
     accelerator = Accelerator(
-        cpu=cpu,
+        # without the word, processes of a machine without GPU would not know of each other
+        cpu=cpu or not torch.accelerator.is_available(),
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         gradient_accumulation_steps=config.accumulate,
         # heads and towers go without gradients in batches that have no truth or no image for them

@@ -90,7 +90,8 @@ def test_only_the_depth_head_is_written(make_model, tmp_path):
         write_lift(make_model(KINDS[kind]), tmp_path / "lift.onnx")
         names = [t.name for t in onnx.load(str(tmp_path / "lift.onnx")).graph.initializer]
         assert not [n for n in names if ".rays" in n or ".points" in n or "feature_projector" in n], kind
-        assert [n for n in names if n.startswith("head.")]
+        served = "spatial_heads.decoders.depth." if kind == "decoupled" else "depth_head."
+        assert [n for n in names if n.startswith(served)]
 
 
 def test_a_model_without_depth_is_no_bundle(make_model, tmp_path):

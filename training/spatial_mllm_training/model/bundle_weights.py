@@ -31,7 +31,7 @@ _SMALLEST_HALVED, _SMALLEST_QUANTISED = 1024, 4096
 def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
     """Give the initialisers of an exported graph the names that their weights have in the model.
 
-    Equal tensors, which the exporter merges, stand there again, each under its own name.
+    Equal tensors, which the exporter merges, and zeros, which it leaves out, stand there again under their own names.
 
     Args:
         graph: the module that was exported; its parameters are some of the model's own.
@@ -44,14 +44,12 @@ def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
     values: dict[tuple[tuple[int, ...], bytes], list[str]] = defaultdict(list)
     for p in graph.parameters():
         if id(p) in name_of and p.ndim == 2:
-            turned = np.ascontiguousarray(p.detach().numpy().T)
-            values[turned.shape, turned.tobytes()].append(name_of[id(p)] + _TRANSPOSED)
+            values[_shaped(p.detach().numpy().T)].append(name_of[id(p)] + _TRANSPOSED)
     renamed = {}
     for tensor in exported.graph.initializer:
         new = known.get(tensor.name)
         if new is None and tensor.data_type == TensorProto.FLOAT:
-            array = numpy_helper.to_array(tensor)
-            equal = values.get((array.shape, array.tobytes()))
+            equal = values.get(_shaped(numpy_helper.to_array(tensor)))
             new = equal.pop(0) if equal else None
         if new is not None:
             renamed[tensor.name] = tensor.name = new
@@ -59,10 +57,22 @@ def mark_weights(path: Path, graph: nn.Module, model: nn.Module) -> None:
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
     marked = {name.removesuffix(_TRANSPOSED) for name in renamed.values()}
+    arrays = map(numpy_helper.to_array, exported.graph.initializer)
+    there = {shaped for array in arrays for shaped in (_shaped(array), _shaped(array.T))}
+    layers = {name.rpartition(".")[0] for name in marked}
     for p in graph.parameters():
-        if (name := name_of.get(id(p))) is not None and name not in marked:
-            exported.graph.initializer.append(numpy_helper.from_array(p.detach().numpy(), name))
+        name, array = name_of.get(id(p)), p.detach().numpy()
+        if name is None or name in marked:
+            continue
+        # merged with an equal one, or left out as the zeros of a layer that is there; others have no part in the graph
+        if _shaped(array) in there or name.rpartition(".")[0] in layers:
+            exported.graph.initializer.append(numpy_helper.from_array(array, name))
     onnx.save(exported, str(path))
+
+
+def _shaped(array: NDArray) -> tuple[tuple[int, ...], bytes]:
+    """What equal arrays have in common."""
+    return array.shape, array.tobytes()
 
 
 def store_small(path: Path, names: Collection[str]) -> None:

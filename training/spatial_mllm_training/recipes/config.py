@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
 from spatial_mllm_training.data.rows_config import RowsConfig
 from spatial_mllm_training.supervision import LossConfig
@@ -14,6 +15,17 @@ from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTSize
 
 NUMBERS = {"number_digits": 5, "digit_weights": (1.0, 1.0, 1.0, 0.5, 0.1)}
 """How small models write millimetres: up to 99,999, the last two digits counting less."""
+
+
+def rows_beside_pairs(size: tuple[int, int], max_tokens: int) -> RowsConfig:
+    """Rows of a small model that learns from pairs, too: seen by other cameras, asked mostly as the runtime asks."""
+    return RowsConfig(
+        questions=6,
+        max_tokens=max_tokens,
+        size=size,
+        served_words=0.75,
+        augment=AugmentConfig(output_size=size),
+    )
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
 from spatial_mllm_training.recipes.config import (
     NUMBERS,
     MixConfig,
     ModelConfig,
-    RowsConfig,
     SpatialConfig,
     TrainConfig,
+    rows_beside_pairs,
 )
 from spatial_mllm_training.supervision.heads import PUBLISHED_TASKS
 
@@ -41,13 +40,7 @@ def small_gpu() -> TrainConfig:
         ),
         # images of one camera: their pixels can be compared
         data=PairConfig(width=size[0], height=size[1], own_crops=0.1, same_time=0.05),
-        rows=RowsConfig(
-            questions=6,
-            max_tokens=1536,
-            size=size,
-            served_words=0.75,
-            augment=AugmentConfig(output_size=size),
-        ),
+        rows=rows_beside_pairs(size, max_tokens=1536),
         mix=MixConfig(pairs=0.6, rows=0.4),
         spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),
         minutes=60.0,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pairs import PairConfig
 from spatial_mllm_training.recipes.config import (
     NUMBERS,
     MixConfig,
     ModelConfig,
-    RowsConfig,
     SpatialConfig,
     TrainConfig,
+    rows_beside_pairs,
 )
 from spatial_mllm_training.supervision.dpt import DPTSize
 
@@ -54,13 +53,7 @@ def tiny_cpu_words() -> TrainConfig:
         data=PairConfig(
             width=size[0], height=size[1], single_questions=3, pair_questions=6, smallest_crop=0.5
         ),
-        rows=RowsConfig(
-            questions=6,
-            max_tokens=640,
-            size=size,
-            served_words=0.75,
-            augment=AugmentConfig(output_size=size),
-        ),
+        rows=rows_beside_pairs(size, max_tokens=640),
         mix=MixConfig(pairs=0.7, rows=0.3),
         minutes=42.0,
         batch=8,

@@ -31,7 +31,11 @@ def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
             tensors are of other names or shapes; what a bundle is refused for.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = _of_bundle(before, trained) if _is_bundle(before) else _of_run(before, trained)
+    if _is_bundle(before):
+        weights, record = _of_bundle(before, trained), record_of(before)
+    else:
+        found = _checkpoint(before)
+        weights, record = _of_run(found, trained), _record_of_run(before, found)
     for name, value in weights.items():
         if value.shape != trained[name].shape:
             raise SpatialError(
@@ -40,7 +44,7 @@ def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
                 f"the recipe's is {tuple(trained[name].shape)}",
             )
     model.load_state_dict(weights, strict=False)  # what is missing is frozen, or a head that begins anew
-    return record_of(before)
+    return record
 
 
 def record_of(before: Path) -> dict[str, Any]:
@@ -49,16 +53,21 @@ def record_of(before: Path) -> dict[str, Any]:
     Raises:
         SpatialError: what a bundle is refused for; MODEL_MISSING or MODEL_SIGNATURE of a run, as `begin_with`.
     """
-    if _is_bundle(before):
-        manifest = read_manifest(before)
-        told, weights = manifest.training, manifest.files["decoder.onnx"][0]
-        spent = {name: told.get(name, "not recorded") for name in ("recipe", "steps", "minutes")}
-        earlier = told.get("began_with", {})
-    else:
-        found = _checkpoint(before)
-        spent, weights = {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}, found.sha256
-        earlier = began_with(before)
-    return {**spent, "weights": weights[:12], **({"began_with": earlier} if earlier else {})}
+    if not _is_bundle(before):
+        return _record_of_run(before, _checkpoint(before))
+    manifest = read_manifest(before)
+    told = manifest.training
+    spent = {name: told.get(name, "not recorded") for name in ("recipe", "steps", "minutes")}
+    return _record(spent, manifest.files["decoder.onnx"][0], told.get("began_with", {}))
+
+
+def _record_of_run(run: Path, found: checkpoints.Checkpoint) -> dict[str, Any]:
+    spent = {"recipe": found.belongs_to.get("recipe", ""), **found.progress.spent}
+    return _record(spent, found.sha256, began_with(run))
+
+
+def _record(spent: dict[str, Any], sha256: str, earlier: dict[str, Any]) -> dict[str, Any]:
+    return {**spent, "weights": sha256[:12], **({"began_with": earlier} if earlier else {})}
 
 
 def _is_bundle(before: Path) -> bool:
@@ -72,8 +81,7 @@ def _checkpoint(run: Path) -> checkpoints.Checkpoint:
     return found
 
 
-def _of_run(run: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = _checkpoint(run)
+def _of_run(found: checkpoints.Checkpoint, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ours, theirs = ({n for n in names if n.startswith(_HEADS)} for names in (trained, found.weights()))
     weights = found.final_weights((trained.keys() - ours) | theirs)
     return {name: value for name, value in weights.items() if name in ours or name not in theirs}

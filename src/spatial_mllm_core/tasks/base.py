@@ -219,16 +219,19 @@ class Task:
         """Whether the answer is one of the points that the question names."""
         return self.kind == "coordinate" and self.point_count > 1
 
-    def choices(self, points: tuple[tuple[int, int], ...] = (), *, variant: str = "") -> tuple[str, ...]:
+    def choices(
+        self, points: tuple[tuple[int, int], ...] = (), *, variant: str = "", template: int = 0
+    ) -> tuple[str, ...]:
         """The words of every admissible answer where there are few: labels, or the named points; else ().
 
         Args:
             points: of the question, on the 0-1000 scale.
+            template: number of the answer wording.
         """
         values = [TaskValue(label=label) for label in self.labels]
         if self.names_its_answer:
             values = [TaskValue((float(x), float(y))) for x, y in points]
-        return tuple(self.answer_text(value, variant=variant) for value in values)
+        return tuple(self.answer_text(value, template=template, variant=variant) for value in values)
 
     def _wording(self, variant: str) -> Wording:
         if not variant:

@@ -48,8 +48,8 @@ def test_packed_answers_are_those_of_each_question_alone(speaking):
         found = answers(learner, [item.sample for item in items])
         for item, texts, number in zip(items, found, range(4), strict=True):
             view = builder.draw(np.random.default_rng([0, number]))
-            questions = [PackedQuestion(((q.task.question(q.points), ""),), 1) for q in view.single]
-            questions += [PackedQuestion(((q.task.question(q.points), ""),), 2) for q in view.pair]
+            questions = [PackedQuestion(((q.words(), ""),), 1) for q in view.single]
+            questions += [PackedQuestion(((q.words(), ""),), 2) for q in view.pair]
             assert len(texts) == len(item.questions) == len(questions)
             for index, text in enumerate(texts):
                 assert text == slowly(learner, item.sample, questions, index)

@@ -32,7 +32,7 @@ def test_the_loss_is_that_of_each_question_alone(asked):
     for number, item in enumerate(items):
         view = builder.draw(np.random.default_rng([0, number]))
         for q, images in [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]:
-            words = (q.task.question(q.points), q.task.answer_text(q.truth))
+            words = (q.words(), q.answer())
             alone = pack("one", item.sample.images, [PackedQuestion((words,), images)], builder.form)
             batch = collate([alone], learner.pad_id)
             hidden, _ = learner.model.decode(embedded(learner.model, batch), batch.positions, batch.mask)

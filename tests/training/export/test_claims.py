@@ -138,11 +138,11 @@ def test_numbers_of_one_width_are_told_as_published(trained, scenes, tmp_path, m
         asked = pack(
             "asked",
             sample.images[:1],
-            [PackedQuestion(((q.task.question(q.points), ""),), 1) for q in questions],
+            [PackedQuestion(((q.words(), ""),), 1) for q in questions],
             learner.form,
         )
         for question, text in zip(questions, answers(learner, [asked])[0], strict=True):
-            told = served.ask(AskRequest("", (frame,), question=question.task.question(question.points)))
+            told = served.ask(AskRequest("", (frame,), question=question.words()))
             found, expected = (re.findall(r"`(\d+)`", words) for words in (told.text, text))
             # where a last digit is hardly known, the rounding of two engines decides about it
             assert list(map(int, found)) == pytest.approx(list(map(int, expected)), abs=2)

@@ -105,14 +105,13 @@ def pair_items(
         asked = [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]
         if not asked:
             continue
-        words = [(q.task.question(q.points), q.task.answer_text(q.truth), n) for q, n in asked]
+        words = [(q.words(), q.answer(), n) for q, n in asked]
         sample, told = _packed(
             f"pair {number}", shown, words, builder.form, targets=dense_targets(view, maps=False)
         )
         size = (cfg.width, cfg.height)
         posed = tuple(
-            Posed(q.task.name, q.truth, size, _blind(q, constants, size), q.task.choices(q.points))
-            for q, _ in asked
+            Posed(q.task.name, q.truth, size, _blind(q, constants, size), q.choices()) for q, _ in asked
         )
         items.append(Item(sample, told, posed))
     return items

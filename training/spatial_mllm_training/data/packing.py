@@ -45,6 +45,7 @@ class Words:
         next_turn: between an answer and the next question of one conversation.
         number_digits: of every metric number of an answer (`tasks.text.widened`); 0: as published.
         digit_weights: of the digits of such a number in the loss, from the first one on; (): 1 each.
+        choice_weight: of the tokens at which an answer departs from the others that could have been chosen.
     """
 
     opening: str = ""
@@ -55,6 +56,7 @@ class Words:
     next_turn: str = "\n"
     number_digits: int = 0
     digit_weights: tuple[float, ...] = ()
+    choice_weight: float = 1.0
 
     @classmethod
     def chatml(cls, before_image: str, after_image: str) -> Words:
@@ -108,10 +110,15 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class PackedQuestion:
-    """A question with its answer, or a conversation of several; it is about the first `image_count` images."""
+    """A question with its answer, or a conversation of several; it is about the first `image_count` images.
+
+    Attributes:
+        choices: every answer that could be given in these words, where there are few.
+    """
 
     turns: tuple[tuple[str, str], ...]
     image_count: int
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +190,7 @@ def pack(
     pointing: list[tuple[int, int, int, int]] = []
     for index, question in enumerate(questions):
         tokens, labels, found = _conversation(question, form)
-        weights = _weights(labels, form)
+        weights = _weights(labels, question, form)
         if max_tokens is not None and len(blocks.ids) + len(tokens) > max_tokens:
             if index == 0:
                 raise ValueError(f"{len(blocks.ids) + len(tokens)} tokens, at most {max_tokens} are taken")
@@ -219,8 +226,8 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     return tokens[:-1], labels, found
 
 
-def _weights(labels: Sequence[int], form: Format) -> list[float]:
-    """Of each label; a digit's is that of its place in its number."""
+def _weights(labels: Sequence[int], question: PackedQuestion, form: Format) -> list[float]:
+    """Of each label: that of a digit's place in its number, that of a choice where the answer is decided."""
     each = form.words.digit_weights
     digits = {form.encode(digit)[0] for digit in "0123456789"} if each else set()
     found: list[float] = []
@@ -228,7 +235,21 @@ def _weights(labels: Sequence[int], form: Format) -> list[float]:
     for label in labels:
         place = place + 1 if label in digits else 0
         found.append(each[place - 1] if 0 < place <= len(each) else 1.0)
+    start = next((i for i, label in enumerate(labels) if label != IGNORE), 0)
+    for at in _departures(question, form):
+        found[start + at] = form.words.choice_weight
     return found
+
+
+def _departures(question: PackedQuestion, form: Format) -> set[int]:
+    """Tokens of the answer at which it first differs from each other choice."""
+    told = form.encode(question.turns[0][1])
+    others = [form.encode(choice) for choice in question.choices if choice != question.turns[0][1]]
+    places = (
+        next((i for i, (a, b) in enumerate(zip(told, other, strict=False)) if a != b), None)
+        for other in others
+    )
+    return {place for place in places if place is not None}
 
 
 class _Blocks:

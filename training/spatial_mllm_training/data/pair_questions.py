@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_core.tasks import camera_motion, correspondence, depth, object_motion
-from spatial_mllm_core.tasks.text import pixel_to_coordinate
-from spatial_mllm_training.data.views import Crop
-from spatial_mllm_training.scenes.record import is_thing
+from spatial_mllm_core.tasks import camera_motion, correspondence, depth, object_motion, object_size
+from spatial_mllm_training.data.scene_view import Question, SceneView, carried, moved_bodies
 
 _DIRECTIONS = (camera_motion.X_MOVEMENT, camera_motion.Y_MOVEMENT, camera_motion.Z_MOVEMENT)
 _TURNS = (camera_motion.YAW_MOVEMENT, camera_motion.PITCH_MOVEMENT)
@@ -35,77 +29,18 @@ TASKS = tuple(
         object_motion.OBJECT_VECTOR[True],
     )
 )
-"""Subtasks that a sample can ask, which a bundle trained on pairs claims."""
+"""Subtasks that a sample can ask by coordinates or without pointing."""
 
-COMPARISON_SHARE = 0.25
+SIZE_TASKS = tuple(task.name for task in object_size.TASKS)
+
+COMPARISON_SHARE = 0.4
 """Of the questions about one image; the others ask for one depth."""
 _UP = np.array([0.0, 0.0, 1.0])
 """Of the worlds of `make_scenes`."""
 _POINTS_TRIED = 24
-_HIDDEN_M, _HIDDEN_SHARE = 0.02, 0.02
-"""A point is seen where the depth measured there is not off by more than the larger of the two."""
-
-
-@dataclass(frozen=True)
-class Question:
-    task: tasks.Task
-    points: tuple[tuple[int, int], ...]
-    truth: tasks.TaskValue
-
-
-@dataclass(frozen=True, eq=False)
-class SceneView:
-    """A frame of a scene, and the window of it that an image of `width` times `height` pixels shows."""
-
-    scene: dict[str, np.ndarray]
-    time: int
-    camera: int
-    crop: Crop
-    width: int
-    height: int
-
-    @property
-    def depth_mm(self) -> NDArray[np.integer]:
-        return np.asarray(self.scene["depth_mm"][self.time, self.camera])
-
-    @property
-    def body_id(self) -> NDArray[np.integer]:
-        return np.asarray(self.scene["body_id"][self.time, self.camera])
-
-    @property
-    def world_from_camera(self) -> NDArray[np.float64]:
-        return np.asarray(self.scene["world_from_camera"][self.camera], np.float64)
-
-    @property
-    def world_from_body(self) -> NDArray[np.float64]:
-        return np.asarray(self.scene["world_from_body"][self.time], np.float64)
-
-    @property
-    def source_camera(self) -> CameraModel:
-        """Of the whole frame."""
-        height, width = self.scene["depth_mm"].shape[2:]
-        return CameraModel.from_k(np.asarray(self.scene["k"], np.float64), width, height)
-
-    def pick(self, rng: np.random.Generator, mask: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-        """(count, 2) pixels (u, v) of the frame inside the window where `mask` holds; none when there are none."""
-        crop = self.crop
-        window = mask[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-        flat = np.flatnonzero(window)
-        if flat.size == 0:
-            return np.empty((0, 2), np.int64)
-        v, u = np.divmod(flat[rng.integers(flat.size, size=count)], crop.width)
-        return np.stack([u + crop.x, v + crop.y], axis=1)
-
-    def shown_at(self, pixels: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
-        """(N, 2) pixels of the image that lie at pixels of the frame."""
-        u, v = self.crop.to_output(pixels[:, 0], pixels[:, 1], self.width, self.height)
-        return np.stack([u, v], axis=1).astype(np.float64)
-
-    def coordinates(self, pixels: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Where pixels of the frame lie in the image, as questions say it."""
-        return [
-            pixel_to_coordinate((u, v), self.width, self.height) for u, v in self.shown_at(pixels).tolist()
-        ]
+_UPRIGHT = float(np.cos(np.radians(1.0)))
+_THING_PIXELS = 24
+"""Of a frame: what covers less is not asked about."""
 
 
 def single_questions(rng: np.random.Generator, view: SceneView, count: int) -> list[Question]:
@@ -127,13 +62,44 @@ def single_questions(rng: np.random.Generator, view: SceneView, count: int) -> l
     for i in range(min(count, len(pixels))):
         if rng.random() < COMPARISON_SHARE and i + count < len(pixels):
             pair = (coordinates[i], coordinates[i + count])
-            truth = depth.comparison_truth(pair, (depths_m[i], depths_m[i + count]))
-            if abs(np.log(depths_m[i] / depths_m[i + count])) > 0.03:
-                questions.append(Question(depth.DEPTH_COMPARISON, pair, truth))
+            both_m = (depths_m[i], depths_m[i + count])
+            if are_comparable(both_m):
+                variant = str(rng.choice(depth.DEPTH_COMPARISON.variants))
+                truth = depth.comparison_truth(pair, both_m, variant)
+                questions.append(Question(depth.DEPTH_COMPARISON, pair, truth, variant))
                 continue
         questions.append(
             Question(depth.DEPTH_VALUE, (coordinates[i],), depth.depth_truth(float(depths_m[i])))
         )
+    return questions
+
+
+def are_comparable(depths_m: tuple[float, float]) -> bool:
+    """Whether one of two depths is the smaller one, visibly."""
+    return abs(np.log(depths_m[0] / depths_m[1])) > 0.03
+
+
+def size_questions(rng: np.random.Generator, view: SceneView, count: int) -> list[Question]:
+    """About the size of upright things that the image shows whole, each the only one of its category."""
+    if count == 0 or "body_category" not in view.scene:
+        return []
+    crop = view.crop
+    window = view.body_id[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    pixels = np.bincount(window.ravel(), minlength=256)
+    border = np.concatenate([window[0], window[-1], window[:, 0], window[:, -1]])
+    named = [" ".join(str(category).split()) for category in view.scene["body_category"]]
+    shown = [named[body] for body in np.flatnonzero(pixels[: len(named)])]
+    upright = view.world_from_body[:, 2, 2] > _UPRIGHT
+    whole = [
+        body
+        for body in np.flatnonzero(upright & view.is_thing & (pixels[: len(named)] >= _THING_PIXELS))
+        if body not in border and shown.count(named[body]) == 1
+    ]
+    questions = []
+    for body in rng.permutation(np.array(whole, np.int64))[:count]:
+        truths = object_size.size_truths(np.asarray(view.scene["body_size_m"][body], np.float64))
+        name = str(rng.choice(list(truths)))
+        questions.append(Question(tasks.get(name), (), truths[name], category=named[body]))
     return questions
 
 
@@ -175,20 +141,8 @@ def _correspondences(
     pixels = first.pick(rng, first.depth_mm > 0, _POINTS_TRIED)
     if len(pixels) == 0:
         return []
-    in_world, body = _in_world(first, pixels)
-    after = _moved(first, second, in_world, body)
-    pose = second.world_from_camera
-    in_camera = (after - pose[:3, 3]) @ pose[:3, :3]
-    z = in_camera[:, 2]
-    seen_at = second.source_camera.project(in_camera)
-    shown_at = second.shown_at(seen_at)
-    depth_mm = second.depth_mm
-    inside = (z > 0) & ((shown_at >= 0) & (shown_at <= (second.width - 1, second.height - 1))).all(axis=1)
-    nearest = np.zeros_like(pixels)
-    nearest[inside] = np.rint(seen_at[inside]).astype(np.int64)
-    nearest = np.clip(nearest, 0, (depth_mm.shape[1] - 1, depth_mm.shape[0] - 1))
-    off = np.abs(depth_mm[nearest[:, 1], nearest[:, 0]] / 1e3 - z)
-    seen = np.flatnonzero(inside & (off <= np.maximum(_HIDDEN_M, _HIDDEN_SHARE * z)))[:count]
+    is_seen, shown_at = second.sees(carried(first, second, *first.in_world(pixels)))
+    seen = np.flatnonzero(is_seen)[:count]
     asked = first.coordinates(pixels[seen])
     return [
         Question(
@@ -207,10 +161,9 @@ def _movements(
     if count == 0:
         return []
     depth_mm, ids = first.depth_mm, first.body_id
-    changed = np.abs(first.world_from_body - second.world_from_body).max(axis=(1, 2)) > 1e-4
-    on_moved = np.isin(ids, np.flatnonzero(changed)) & (depth_mm > 0)
+    on_moved = np.isin(ids, moved_bodies(first, second)) & (depth_mm > 0)
     # an arm covers more pixels than what it moves, which is what rewards are about
-    on_things = on_moved & np.isin(ids, np.flatnonzero(_things(first.scene)))
+    on_things = on_moved & np.isin(ids, np.flatnonzero(first.is_thing))
     pixels = np.concatenate(
         [
             first.pick(rng, on_things, count),
@@ -221,8 +174,8 @@ def _movements(
     if len(pixels) == 0:
         return []
     pixels = pixels[rng.permutation(len(pixels))][:count]
-    in_world, body = _in_world(first, pixels)
-    after = _moved(first, second, in_world, body)
+    in_world, body = first.in_world(pixels)
+    after = carried(first, second, in_world, body)
     questions = []
     for i, coordinate in enumerate(first.coordinates(pixels)):
         movement = object_motion.displacement_m(in_world[i], after[i], first.world_from_camera)
@@ -232,27 +185,3 @@ def _movements(
             task, truth = object_motion.OBJECT_VECTOR[moving], object_motion.vector_truth(movement)
         questions.append(Question(task, (coordinate,), truth))
     return questions
-
-
-def _in_world(view: SceneView, pixels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(N, 3) points of the world that pixels show, metres, and the body of each."""
-    depths_m = view.depth_mm[pixels[:, 1], pixels[:, 0]] / 1e3
-    in_camera = view.source_camera.rays(pixels.astype(np.float64)) * depths_m[:, None]
-    pose = view.world_from_camera
-    body = view.body_id[pixels[:, 1], pixels[:, 0]].astype(np.int64)
-    return in_camera @ pose[:3, :3].T + pose[:3, 3], body
-
-
-def _moved(
-    first: SceneView, second: SceneView, in_world: NDArray[np.float64], body: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """(N, 3) where points of bodies are at the second frame's time."""
-    change = second.world_from_body[body] @ np.linalg.inv(first.world_from_body[body])
-    return np.einsum("nij,nj->ni", change[:, :3, :3], in_world) + change[:, :3, 3]
-
-
-def _things(scene: dict[str, np.ndarray]) -> NDArray[np.bool_]:
-    """(B,) which bodies are things; all where a scene has no words for them."""
-    if "body_category" not in scene:
-        return np.ones(256, bool)
-    return np.array([is_thing(str(category)) for category in scene["body_category"]])

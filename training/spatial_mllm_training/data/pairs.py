@@ -19,6 +19,8 @@ from tokenizers import Tokenizer
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_training.augment.draws import is_held_out
+from spatial_mllm_training.data.dot_questions import TASKS as DOT_TASKS
+from spatial_mllm_training.data.dot_questions import Marks, dot_questions
 from spatial_mllm_training.data.packing import (
     Format,
     LeftOutError,
@@ -27,9 +29,17 @@ from spatial_mllm_training.data.packing import (
     ShownImage,
     pack,
 )
-from spatial_mllm_training.data.pair_questions import Question, SceneView, pair_questions, single_questions
+from spatial_mllm_training.data.pair_questions import (
+    SIZE_TASKS,
+    TASKS,
+    pair_questions,
+    single_questions,
+    size_questions,
+)
+from spatial_mllm_training.data.scene_view import Question, SceneView
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
+from spatial_mllm_training.multispa.dots import draw
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
 from spatial_mllm_training.supervision.targets import (
     RowTargets,
@@ -50,6 +60,8 @@ class PairConfig:
         width, height: model input, pixels.
         pitch: pixels per visual token and axis.
         single_questions, pair_questions: packed questions per sample.
+        size_questions: likewise, about the size of things in the first image.
+        dotted: share of samples whose images carry dots, with a question or two about them.
         served_template: probability of the template that the runtime serves.
         still_camera, same_time: shares of pairs with an unmoved camera, with an unmoved scene.
         smallest_crop, aspect: of the window of the source that an image shows, see `views.Crop.random`.
@@ -64,6 +76,8 @@ class PairConfig:
     depth_cells_per_token: int = 8
     single_questions: int = 5
     pair_questions: int = 6
+    size_questions: int = 0
+    dotted: float = 0.0
     served_template: float = 0.75
     still_camera: float = 0.7
     same_time: float = 0.1
@@ -74,12 +88,21 @@ class PairConfig:
     apart: bool = False
 
     def __post_init__(self) -> None:
-        if self.apart and (self.single_questions or self.pair_questions):
+        if self.apart and self.subtasks:
             raise ValueError("nothing can be asked about images that are shown apart")
 
     @property
     def grid(self) -> tuple[int, int]:
         return self.height // self.pitch, self.width // self.pitch
+
+    @property
+    def subtasks(self) -> frozenset[str]:
+        """Names of the subtasks that samples ask, which a bundle trained on them claims."""
+        return frozenset(
+            (TASKS if self.single_questions or self.pair_questions else ())
+            + (SIZE_TASKS if self.size_questions else ())
+            + (DOT_TASKS if self.dotted else ())
+        )
 
 
 @dataclass(frozen=True)
@@ -158,11 +181,8 @@ class PairBuilder:
         served = rng.random() < self.config.served_template or not self.augment
         asked = 0 if served else int(rng.integers(len(task.questions)))
         answered = 0 if served else int(rng.integers(len(task.answers)))
-        turn = (
-            task.question(question.points, template=asked),
-            task.answer_text(question.truth, template=answered),
-        )
-        return PackedQuestion((turn,), image_count)
+        turn = (question.words(asked), question.answer(answered))
+        return PackedQuestion((turn,), image_count, question.choices(answered))
 
     def draw(self, rng: np.random.Generator) -> PairView:
         """Two views of a random scene, their depth, and questions with their truths.
@@ -209,14 +229,21 @@ class PairBuilder:
                 world_from_body=tuple(np.asarray(scene["world_from_body"][t], np.float64) for t in (t1, t2)),
                 world_from_camera=poses[0],
             )
+        marks = dot_questions(rng, *views) if cfg.dotted and rng.random() < cfg.dotted else Marks()
+        images = [
+            draw(image, dots, rng)[0] if dots else image
+            for image, dots in zip(images, marks.dots, strict=True)
+        ]
         return PairView(
             images=np.stack(images),
             cameras=cameras,
             world_from_camera=poses,
             depth_m=depth_m,
             motion_m=motion_m,
-            single=single_questions(rng, views[0], cfg.single_questions),
-            pair=pair_questions(rng, *views, cfg.pair_questions),
+            single=single_questions(rng, views[0], cfg.single_questions)
+            + size_questions(rng, views[0], cfg.size_questions)
+            + marks.single,
+            pair=pair_questions(rng, *views, cfg.pair_questions) + marks.pair,
         )
 
     def _window(self, rng: np.random.Generator, source: CameraModel) -> tuple[Crop, CameraModel]:

@@ -27,7 +27,7 @@ from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.packing import Format, LeftOutError, PackedQuestion, Sample, pack
 from spatial_mllm_training.data.pictures import Viewer, read_image
 from spatial_mllm_training.data.rows_config import RowsConfig
-from spatial_mllm_training.data.served_words import served_answer, served_question
+from spatial_mllm_training.data.served_words import served_answer, served_choices, served_question
 from spatial_mllm_training.multispa.rows import Row, from_table, shard_files
 from spatial_mllm_training.sources import SceneProblem
 from spatial_mllm_training.supervision.targets import RowTargets, row_targets
@@ -147,10 +147,10 @@ class RowSource:
             raise SpatialError(
                 error.code, f"row '{row.id}': its answer does not parse: {error.sentence}"
             ) from None
-        turn = (_IMAGE_MARK.sub("", row.question), row.answer)
         if served:
             turn = (served_question(row), served_answer(row))
-        return PackedQuestion((turn,), len(row.image))
+            return PackedQuestion((turn,), len(row.image), served_choices(row))
+        return PackedQuestion(((_IMAGE_MARK.sub("", row.question), row.answer),), len(row.image))
 
     def _is_answered(self, row_id: str) -> bool:
         """Whether the answer of a row is used; the same in every epoch."""

@@ -13,13 +13,20 @@ from spatial_mllm_training.recipes.published import (
     qwen2_5_vl_7b_lora,
 )
 from spatial_mllm_training.recipes.small_gpu import small_gpu
-from spatial_mllm_training.recipes.tiny_cpu import smoke, tiny_cpu, tiny_cpu_images, tiny_cpu_words
+from spatial_mllm_training.recipes.tiny_cpu import (
+    smoke,
+    tiny_cpu,
+    tiny_cpu_images,
+    tiny_cpu_longer,
+    tiny_cpu_words,
+)
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
         tiny_cpu,
         tiny_cpu_words,
+        tiny_cpu_longer,
         tiny_cpu_images,
         smoke,
         small_gpu,

@@ -161,6 +161,8 @@ class TrainConfig:
             (`spatial_mllm_core.model.numbers`); 0: numbers as published.
         digit_weights: of these digits in the loss, from the first one on: the last ones are noise that no model
             foretells, and most of the loss; (): 1 each.
+        choice_weight: in the loss, of the token that tells an answer from the others that could be chosen (letters,
+            directions, named points): one of many tokens whose others are copied.
     """
 
     name: str
@@ -200,6 +202,7 @@ class TrainConfig:
     workers: int = 1
     number_digits: int = 0
     digit_weights: tuple[float, ...] = ()
+    choice_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):

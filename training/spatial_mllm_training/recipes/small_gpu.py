@@ -39,9 +39,17 @@ def small_gpu() -> TrainConfig:
             deep_pointers=True,
         ),
         # images of one camera: their pixels can be compared
-        data=PairConfig(width=size[0], height=size[1], own_crops=0.1, same_time=0.05),
+        data=PairConfig(
+            width=size[0],
+            height=size[1],
+            still_camera=0.6,
+            own_crops=0.1,
+            same_time=0.05,
+            size_questions=1,
+            dotted=0.5,
+        ),
         rows=rows_beside_pairs(size, max_tokens=1536),
-        mix=MixConfig(pairs=0.6, rows=0.4),
+        mix=MixConfig(pairs=0.75, rows=0.25),
         spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),
         minutes=60.0,
         batch=64,
@@ -51,5 +59,6 @@ def small_gpu() -> TrainConfig:
         checkpoint_minutes=5.0,
         validate_minutes=5.0,
         workers=14,
+        choice_weight=4.0,
         **NUMBERS,
     )

@@ -30,13 +30,34 @@ def tiny_cpu() -> TrainConfig:
         name="tiny_cpu",
         model=replace(config.model, clips=True, pointers=True, deep_pointers=True),
         # images of one camera: their pixels can be compared
-        data=replace(config.data, own_crops=0.1, same_time=0.05),
-        mix=MixConfig(pairs=0.6, rows=0.4),  # most subtasks are in the rows alone
+        data=replace(
+            config.data,
+            still_camera=0.6,
+            own_crops=0.1,
+            same_time=0.05,
+            pair_questions=5,
+            size_questions=1,
+            dotted=0.5,
+        ),
+        mix=MixConfig(pairs=0.75, rows=0.25),
         spatial=SpatialConfig(
             tasks=("motion",), weight=0.5, size=DPTSize(channels=(32, 32, 64, 64), features=32)
         ),
         minutes=70.0,
+        choice_weight=4.0,
         **NUMBERS,
+    )
+
+
+def tiny_cpu_longer() -> TrainConfig:
+    """More of `tiny_cpu` at half its rates, which forget less of what the weights that it begins with know."""
+    config = tiny_cpu()
+    return replace(
+        config,
+        name="tiny_cpu_longer",
+        learning_rate=config.learning_rate / 2,
+        matrix_learning_rate=config.matrix_learning_rate / 2,
+        minutes=80.0,
     )
 
 

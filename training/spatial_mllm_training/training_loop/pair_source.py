@@ -7,7 +7,6 @@ import hashlib
 import numpy as np
 
 from spatial_mllm_training.data.packing import Sample
-from spatial_mllm_training.data.pair_questions import TASKS
 from spatial_mllm_training.data.pairs import PairBuilder
 
 
@@ -27,5 +26,4 @@ class PairSource:
 
     def subtasks(self) -> frozenset[str]:
         """Names of the subtasks that pairs are asked."""
-        config = self.builder.config
-        return frozenset(TASKS if config.single_questions or config.pair_questions else ())
+        return self.builder.config.subtasks

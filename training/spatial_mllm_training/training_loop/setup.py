@@ -92,7 +92,11 @@ def build_learner(
     use_batched_attention(model.hf)
     model.hf.set_attn_implementation(attention.NAME)
     model.depth_head.to(memory_format=torch.channels_last)
-    words = Words(number_digits=config.number_digits, digit_weights=config.digit_weights)
+    words = Words(
+        number_digits=config.number_digits,
+        digit_weights=config.digit_weights,
+        choice_weight=config.choice_weight,
+    )
     image_id = tokenizer.token_to_id("<|image_pad|>")
     form = Format(_encoder(tokenizer), image_id, words, points=config.model.pointers)
     return Learner(model, form, tokenizer, tokenizer.token_to_id("<|pad|>"))

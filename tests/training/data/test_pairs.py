@@ -20,11 +20,14 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
 from spatial_mllm_training.data.packing import IGNORE, Format, LeftOutError, Words
-from spatial_mllm_training.data.pair_questions import COMPARISON_SHARE, TASKS
+from spatial_mllm_training.data.pair_questions import COMPARISON_SHARE, TASKS, size_questions
 from spatial_mllm_training.data.pairs import PairBuilder, PairConfig, dense_targets
+from spatial_mllm_training.data.scene_view import SceneView
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, pinhole
+from spatial_mllm_training.scenes.split import seed_of
+from spatial_mllm_training.sources.simulated import open_scene
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.objective import Objective
 
@@ -421,14 +424,88 @@ def test_colours_change_by_gain_and_gamma_with_a_little_noise():
     assert 2.0 < (one - expected)[inside].std() < 4.0
 
 
-def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer):
-    """A bundle claims `TASKS`, so no more and no fewer may be trained."""
-    config = PairConfig(single_questions=8, pair_questions=8)
+@pytest.mark.parametrize(
+    "more", [{}, {"size_questions": 2}, {"dotted": 0.9}, {"size_questions": 2, "dotted": 0.9}]
+)
+def test_the_subtasks_that_are_claimed_are_those_that_are_asked(scene, tokenizer, more):
+    """A bundle claims them, so no more and no fewer may be trained."""
+    config = PairConfig(single_questions=8, pair_questions=8, still_camera=0.5, **more)
     builder = PairBuilder(
         [scene, *RENDERED], tokenizer, config, augment=False
     )  # the cameras of one share no view
-    views = [builder.draw(np.random.default_rng(seed)) for seed in range(60)]
-    assert {q.task.name for v in views for q in v.single + v.pair} == set(TASKS)
+    views = [builder.draw(np.random.default_rng(seed)) for seed in range(120)]
+    assert {q.task.name for v in views for q in v.single + v.pair} == config.subtasks >= set(TASKS)
+
+
+def test_a_size_is_that_of_the_only_thing_of_its_category(tokenizer):
+    """Of the boxes of the scene reader; the thing is seen whole."""
+    builder = PairBuilder(RENDERED, tokenizer, PairConfig(size_questions=9), augment=False)
+    asked = set()
+    for path in RENDERED:
+        scene = open_scene(path, seed_of(path))
+        arrays = builder.scenes[path]
+        times, cameras, height, width = arrays["depth_mm"].shape
+        for time, camera in np.ndindex(times, cameras):
+            view = SceneView(arrays, time, camera, Crop(0, 0, width, height), 192, 144)
+            boxes = {box.category: box for box in scene.objects(time)}
+            shown = [str(arrays["body_category"][body]) for body in np.unique(view.body_id)]
+            for question in size_questions(np.random.default_rng([time, camera]), view, 9):
+                assert shown.count(question.category) == 1
+                size_m = boxes[question.category].size_m
+                expected = {
+                    "height": size_m[2], "length": max(size_m[:2]), "width": min(size_m[:2]),
+                }  # fmt: skip
+                dimension = question.task.name.split("_")[2]
+                assert question.truth.values[0] == pytest.approx(expected[dimension])
+                assert question.category in question.words() and dimension in question.words()
+                asked.add(dimension)
+    assert asked == {"height", "length", "width"}
+
+
+def test_comparisons_ask_for_the_nearer_and_for_the_farther_point(graded):
+    """Depth grows by 2 m a row of the frame: the lower of two points is the farther one."""
+    builder = graded(PairConfig(single_questions=8), augment=False)
+    variants = []
+    for seed in range(20):
+        for question in builder.draw(np.random.default_rng(seed)).single:
+            if question.task.name != "depth_comparison_coordinate":
+                continue
+            variants.append(question.variant)
+            rows = [y for _, y in question.points]
+            if rows[0] != rows[1]:  # whole thousandths of the height
+                choose = {"closer": np.argmin, "farther": np.argmax}[question.variant]
+                assert question.truth.values == question.points[choose(rows)]
+                assert question.variant in question.words()
+    assert 0.25 < variants.count("farther") / len(variants) < 0.75
+
+
+def test_the_token_that_decides_a_choice_has_its_weight(scene, tokenizer):
+    """The first one that tells the answer from another choice, and no other token of any answer."""
+    config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6, dotted=1.0)
+    image_id = tokenizer.token_to_id("<|image_pad|>")
+    decided = 0
+    for seed in range(12):
+        builder = PairBuilder([scene], tokenizer, config)
+        builder.form = Format(builder.encode, image_id, Words(choice_weight=4.0))
+        sample = builder.sample(np.random.default_rng(seed))
+        told = {}
+        for token, label, weight, owner in zip(
+            sample.ids, sample.labels, sample.weights, sample.owner, strict=True
+        ):
+            if label != IGNORE:
+                told.setdefault(owner, []).append((tokenizer.decode([label]), weight))
+            else:
+                assert weight == 1.0, token
+        for tokens in told.values():
+            heavy = [text for text, weight in tokens if weight != 1.0]
+            answer = "".join(text for text, _ in tokens)
+            decided += len(heavy)
+            assert len(heavy) <= 1
+            if re.search(r"`(left|right|up|down|A|B|C|D)`", answer):
+                assert heavy and heavy[0].strip("` ") in answer
+            if re.search(r"\d+ ?mm|^`\d+`", answer):
+                assert not heavy
+    assert decided > 10
 
 
 @pytest.mark.parametrize("count", [1, 3])

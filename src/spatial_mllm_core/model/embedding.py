@@ -9,6 +9,8 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import Bundle
 
 TENSOR = "embedding"
+SMALL, SCALE = "embedding_int8", "embedding_scale"
+"""The table with 8 bits, and (V, 1) what its rows are multiplied with; instead of `TENSOR`."""
 
 
 def load_embedding(bundle: Bundle) -> NDArray[np.float32]:
@@ -27,6 +29,8 @@ def load_embedding(bundle: Bundle) -> NDArray[np.float32]:
     except (SafetensorError, OSError, ValueError) as fault:
         raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"cannot read {path.name}: {fault}") from None
     table = tensors.get(TENSOR)
+    if SMALL in tensors and tensors.get(SCALE, np.empty(0)).shape == (m.vocabulary, 1):
+        table = tensors[SMALL] * tensors[SCALE].astype(np.float32)
     if table is None or table.shape != (m.vocabulary, m.hidden):
         found = {k: v.shape for k, v in tensors.items()}
         raise SpatialError(

@@ -23,9 +23,8 @@ HEIGHT, WIDTH = GRID_H * 16, GRID_W * 16
 
 
 @pytest.fixture(params=[False, True], ids=["stills", "clips"])
-def bundle(small_model, tokenizer, tmp_path, monkeypatch, request):
+def bundle(small_model, tokenizer, tmp_path, request):
     small_model.clips = request.param
-    monkeypatch.setattr(onnx_files, "store_small", lambda *_: None)
     folder = tmp_path / "mini"
     folder.mkdir()
     write_bundle(
@@ -38,6 +37,7 @@ def bundle(small_model, tokenizer, tmp_path, monkeypatch, request):
         subtasks=tasks.names(),
         progress={},
         metrics={},
+        small=False,
     )
     return folder
 
@@ -199,10 +199,10 @@ def test_small_storage_shrinks_the_files_and_keeps_the_numbers(small_model, toke
     full_folder.mkdir()
     onnx_files.export_graphs(small_model, full_folder, height=HEIGHT, width=WIDTH, small=False)
     for name in ("vision.onnx", "decoder.onnx", "lift.onnx"):
-        assert (folder / name).stat().st_size < 0.75 * (full_folder / name).stat().st_size
+        assert (folder / name).stat().st_size < 0.35 * (full_folder / name).stat().st_size
     with torch.no_grad():
         images = torch.from_numpy(frame.image_rgb[None]).permute(0, 3, 1, 2).float() / 255
         images = (images - torch.tensor(IMAGE_MEAN)[:, None, None]) / torch.tensor(IMAGE_STD)[:, None, None]
         expected = small_model.embed_images(images, torch.from_numpy(rays)[None], torch.tensor([True]))[0]
     off = np.abs(small - expected.numpy()).mean() / np.abs(expected.numpy()).mean()
-    assert off < 0.02
+    assert off < 0.15

@@ -115,6 +115,7 @@ def test_a_bundle_with_decoupled_heads_lifts_in_the_core_as_in_torch(make_model,
         subtasks=tasks.names(),
         progress={},
         metrics={},
+        small=False,
     )
     served = SpatialModel.load(tmp_path)
     manifest = served.engine.manifest

@@ -16,7 +16,6 @@ from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
-from spatial_mllm_training.export import onnx_files
 from spatial_mllm_training.export.write_bundle import write_bundle
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.training_loop.batch import Batch, collate
@@ -115,11 +114,10 @@ def test_a_coordinate_carries_what_the_first_and_last_image_show_there(learner):
 @pytest.mark.parametrize(("task", "images"), [(DEPTH, 1), (MOTION, 2)])
 def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkeypatch, task, images):
     """The logits behind a question: of the exported bundle, and of the training's own forward pass."""
-    monkeypatch.setattr(onnx_files, "store_small", lambda *_: None)
     folder = tmp_path / "mini"
     folder.mkdir()
     about = {"name": "mini", "version": "0", "subtasks": (DEPTH, MOTION), "progress": {}, "metrics": {}}
-    write_bundle(learner.model, RECIPES["smoke"](), tokenizer, folder, **about)
+    write_bundle(learner.model, RECIPES["smoke"](), tokenizer, folder, **about, small=False)
     runtime = SpatialModel.load(folder)
     assert runtime.manifest.pointers and runtime.manifest.clips
     assert runtime.manifest.deep_pointers == learner.model.deep_pointers

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.model import embedding
 from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_core.tasks.object_size import MAX_IMAGES
 from spatial_mllm_training.data.pair_questions import TASKS
 from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
-from spatial_mllm_training.model.bundle_weights import PRECISION
+from spatial_mllm_training.model.bundle_weights import PRECISION, small_table
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
@@ -93,16 +93,19 @@ def write_bundle(
     progress: dict[str, Any],
     metrics: dict[str, Any],
     notes: str = "",
+    small: bool = True,
 ) -> None:
     """Write a bundle into an empty folder and verify it by opening it.
 
     Args:
         subtasks: what the manifest claims, see `claimed_subtasks`.
+        small: weights are stored with few bits, see `bundle_weights`; else as they are.
     """
     data, decoder = config.data, model.decoder_config
-    export_graphs(model, folder, height=data.height, width=data.width)
-    table = model.hf.get_input_embeddings().weight.detach().numpy().astype(np.float16)
-    save_file({"embedding": table}, str(folder / "embedding.safetensors"))
+    export_graphs(model, folder, height=data.height, width=data.width, small=small)
+    table = model.hf.get_input_embeddings().weight.detach().numpy()
+    stored = small_table(table) if small else {embedding.TENSOR: table}
+    save_file(stored, str(folder / "embedding.safetensors"))
     tokenizer.save(str(folder / "tokenizer.json"))
     for file in folder.iterdir():
         file.chmod(0o644)
@@ -115,7 +118,7 @@ def write_bundle(
         name=name,
         version=version,
         family=config.model.family,
-        precision=PRECISION,
+        precision=PRECISION if small else "float32",
         width=data.width,
         height=data.height,
         clips=model.clips,

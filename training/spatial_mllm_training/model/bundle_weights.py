@@ -1,6 +1,6 @@
 """The weights in the graph files of a bundle: stored small, and under their names, so that training can go on.
 
-Exporters rename and transpose weights; here each is marked, written with 8 or 16 bits, and found again.
+Exporters rename and transpose weights; here each is marked, written with fewer bits, and found again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
+from spatial_mllm_core.model import embedding
 from spatial_mllm_core.model.bundle import Bundle
+from spatial_mllm_training.model import small_weights
 
 GRAPHS = ("vision.onnx", "decoder.onnx", "lift.onnx")
-PRECISION = "fp32 compute, int8 and fp16 storage"
+PRECISION = f"float32 arithmetic, weights stored with {small_weights.BITS} bits and the word table with 8"
 """Of what `store_small` writes."""
 _TRANSPOSED = "^T"
-_HALF, _BYTES, _SCALE = "_half", "_int8", "_scale"
+_HALF, _BYTES = "_half", "_int8"
+"""End the names of tensors with 16 bits, and with the 8 bits of bundles before 0.5."""
 _SMALLEST_HALVED, _SMALLEST_QUANTISED = 1024, 4096
 
 
@@ -76,37 +78,36 @@ def _shaped(array: NDArray) -> tuple[tuple[int, ...], bytes]:
 
 
 def store_small(path: Path, names: Collection[str]) -> None:
-    """Store weights that are matrices or kernels with 8 bits and a scale per row or column, other large tensors as
-    float16.
+    """Store weights that are matrices or kernels with few bits (`small_weights`), other large tensors as float16.
 
-    A graph file takes a quarter of the bytes. What decodes them (Cast, Mul) is folded by the runtime at load, so
-    that speed and arithmetic stay those of float32.
+    A graph file takes a sixth of the bytes. What decodes them is folded by the runtime at load, so that speed and
+    arithmetic stay those of float32.
 
     Args:
         names: of the model's weights, as `mark_weights` gave them; other tables are what training computes exactly.
     """
     model = onnx.load(str(path))
     graph = model.graph
-    decoding, scales = [], []
+    decoding: list[onnx.NodeProto] = []
+    small: list[onnx.TensorProto] = []
+    kept: list[onnx.TensorProto] = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor) if tensor.data_type == TensorProto.FLOAT else None
         if values is None or values.size < _SMALLEST_HALVED or np.abs(values).max() > 6e4:
+            kept.append(tensor)
             continue
         name = tensor.name
-        is_weight = name.removesuffix(_TRANSPOSED) in names
-        if is_weight and values.ndim >= 2 and values.size >= _SMALLEST_QUANTISED:
-            stored, scale = quantised(values)
-            tensor.CopyFrom(numpy_helper.from_array(stored, name + _BYTES))
-            scales.append(numpy_helper.from_array(scale, name + _SCALE))
-            wide = name + "_wide"
-            decoding += [
-                helper.make_node("Cast", [name + _BYTES], [wide], to=TensorProto.FLOAT),
-                helper.make_node("Mul", [wide, name + _SCALE], [name]),
-            ]
+        is_weight = name.removesuffix(_TRANSPOSED) in names and values.ndim >= 2
+        if is_weight and values.size >= _SMALLEST_QUANTISED and small_weights.fits(values):
+            small += small_weights.tensors(name, values)
+            decoding += small_weights.decoding(name)
         else:
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + _HALF))
+            kept.append(numpy_helper.from_array(values.astype(np.float16), name + _HALF))
             decoding.append(helper.make_node("Cast", [name + _HALF], [name], to=TensorProto.FLOAT))
-    graph.initializer.extend(scales)
+    if small:
+        small += small_weights.shared_tensors()
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *small])
     nodes = [*decoding, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -121,17 +122,11 @@ def store_small(path: Path, names: Collection[str]) -> None:
     onnx.save(model, str(path))
 
 
-def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(8-bit numbers, scale to multiply them with), the scale along whichever of the first two axes errs less."""
-    found = []
-    for axis in (0, 1):
-        others = tuple(i for i in range(values.ndim) if i != axis)
-        scale = np.abs(values).max(axis=others, keepdims=True) / np.float32(127.0)
-        scale[scale == 0] = 1.0
-        stored = np.rint(values / scale).astype(np.int8)
-        found.append((float(np.square(stored * scale - values).sum()), stored, scale.astype(np.float32)))
-    _, stored, scale = min(found, key=lambda each: each[0])
-    return stored, scale
+def small_table(table: NDArray[np.float32]) -> dict[str, NDArray]:
+    """Tensors of a word table (V, D) with 8 bits and a scale per word, as `load_embedding` reads them."""
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+    return {embedding.SMALL: np.rint(table / scale).astype(np.int8), embedding.SCALE: scale}
 
 
 def read_weights(bundle: Bundle) -> dict[str, Tensor]:
@@ -151,15 +146,20 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
             ) from None
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         for full, array in stored.items():
+            if full.endswith((small_weights.SCALE, small_weights.SHAPE)) or full in small_weights.SHARED:
+                continue
             name = full.removesuffix(_HALF)
             if full.endswith(_BYTES):
                 name = full.removesuffix(_BYTES)
-                array = array * stored[name + _SCALE]
+                array = array * stored[name + small_weights.SCALE]
+            elif full.endswith(small_weights.PLANES):
+                name = full.removesuffix(small_weights.PLANES)
+                shape = stored[name + small_weights.SHAPE]
+                array = small_weights.unpacked(array, stored[name + small_weights.SCALE], shape)
             if name.endswith(_TRANSPOSED):
                 name, array = name.removesuffix(_TRANSPOSED), array.T
             found[name] = array
-    table = next(iter(load_file(str(bundle.path("embedding.safetensors"))).values()))
-    found["hf.model.language_model.embed_tokens.weight"] = table
+    found["hf.model.language_model.embed_tokens.weight"] = embedding.load_embedding(bundle)
     if "hf.model.language_model.norm.weight" not in found:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE,

@@ -191,59 +191,67 @@ class PairBuilder:
             LeftOutError: no window of the scene was found whose field of view is not held out.
         """
         cfg = self.config
+        views, cameras = self._views(rng)
+        images = self._images(rng, views)
+        marks = dot_questions(rng, *views) if cfg.dotted and rng.random() < cfg.dotted else Marks()
+        dotted = [
+            draw(image, dots, rng)[0] if dots else image
+            for image, dots in zip(images, marks.dots, strict=True)
+        ]
+        cells = cfg.grid[0] * cfg.depth_cells_per_token, cfg.grid[1] * cfg.depth_cells_per_token
+        depth_m = np.stack([view.cells(view.depth_mm, *cells) for view in views]).astype(np.float32) / 1e3
+        return PairView(
+            images=np.stack(dotted),
+            cameras=cameras,
+            world_from_camera=np.stack([view.world_from_camera for view in views]),
+            depth_m=depth_m,
+            motion_m=self._motion_m(views, cameras[0], depth_m[0]) if self.motion else None,
+            single=single_questions(rng, views[0], cfg.single_questions)
+            + size_questions(rng, views[0], cfg.size_questions)
+            + marks.single,
+            pair=pair_questions(rng, *views, cfg.pair_questions) + marks.pair,
+        )
+
+    def _views(
+        self, rng: np.random.Generator
+    ) -> tuple[tuple[SceneView, SceneView], tuple[CameraModel, CameraModel]]:
+        """Two frames of a random scene, the window of each, and the cameras of the windows."""
+        cfg = self.config
         scene = self.scenes[self._order[int(rng.integers(len(self._order)))]]
-        times, cameras, source_h, source_w = scene["depth_mm"].shape
+        times, cameras, height, width = scene["depth_mm"].shape
         t1, c1 = int(rng.integers(times)), int(rng.integers(cameras))
         still = rng.random() < cfg.still_camera
         same_time = not still and rng.random() < cfg.same_time / (1.0 - cfg.still_camera)
         t2 = t1 if same_time else int((t1 + rng.integers(1, times)) % times)
         c2 = c1 if still else int((c1 + rng.integers(1, cameras)) % cameras)
-        source = CameraModel.from_k(np.asarray(scene["k"], np.float64), source_w, source_h)
+        source = CameraModel.from_k(np.asarray(scene["k"], np.float64), width, height)
         first = self._window(rng, source)
         second = self._window(rng, source) if self.augment and rng.random() < cfg.own_crops else first
-        crops, cameras = zip(first, second, strict=True)
-        images = []
+        return (
+            SceneView(scene, t1, c1, first[0], cfg.width, cfg.height),
+            SceneView(scene, t2, c2, second[0], cfg.width, cfg.height),
+        ), (first[1], second[1])
+
+    def _images(
+        self, rng: np.random.Generator, views: tuple[SceneView, SceneView]
+    ) -> list[NDArray[np.uint8]]:
+        """What the windows show, in the colours of one camera."""
         gains = rng.uniform(0.75, 1.25, 3).astype(np.float32) * np.float32(rng.uniform(0.7, 1.2))
         gamma = float(np.exp(rng.uniform(-0.35, 0.35)))
-        for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True):
-            image = crop.image(np.asarray(scene["rgb"][t, c]), cfg.width, cfg.height)
-            images.append(jitter_colour(rng, image, gains, gamma) if self.augment else image)
-        grid_h, grid_w = cfg.grid
-        cells = cfg.depth_cells_per_token
-        depth_mm = [
-            crop.nearest(np.asarray(scene["depth_mm"][t, c]), grid_w * cells, grid_h * cells)
-            for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True)
-        ]
-        depth_m = np.stack(depth_mm).astype(np.float32) / 1e3
-        poses = np.asarray(scene["world_from_camera"], np.float64)[[c1, c2]]
-        views = [
-            SceneView(scene, t, c, crop, cfg.width, cfg.height)
-            for (t, c), crop in zip(((t1, c1), (t2, c2)), crops, strict=True)
-        ]
-        motion_m = None
-        if self.motion:
-            motion_m = motion_map(
-                np.where(depth_m[0] > 0, depth_m[0], np.nan),
-                first[0].nearest(np.asarray(scene["body_id"][t1, c1]), grid_w * cells, grid_h * cells),
-                ray_map(cameras[0], poses[0], grid_h=grid_h * cells, grid_w=grid_w * cells),
-                world_from_body=tuple(np.asarray(scene["world_from_body"][t], np.float64) for t in (t1, t2)),
-                world_from_camera=poses[0],
-            )
-        marks = dot_questions(rng, *views) if cfg.dotted and rng.random() < cfg.dotted else Marks()
-        images = [
-            draw(image, dots, rng)[0] if dots else image
-            for image, dots in zip(images, marks.dots, strict=True)
-        ]
-        return PairView(
-            images=np.stack(images),
-            cameras=cameras,
-            world_from_camera=poses,
-            depth_m=depth_m,
-            motion_m=motion_m,
-            single=single_questions(rng, views[0], cfg.single_questions)
-            + size_questions(rng, views[0], cfg.size_questions)
-            + marks.single,
-            pair=pair_questions(rng, *views, cfg.pair_questions) + marks.pair,
+        images = [view.image() for view in views]
+        return [jitter_colour(rng, image, gains, gamma) for image in images] if self.augment else images
+
+    def _motion_m(
+        self, views: tuple[SceneView, SceneView], camera: CameraModel, depth_m: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        first, second = views
+        height, width = depth_m.shape
+        return motion_map(
+            np.where(depth_m > 0, depth_m, np.nan),
+            first.cells(first.body_id, height, width),
+            ray_map(camera, first.world_from_camera, grid_h=height, grid_w=width),
+            world_from_body=(first.world_from_body, second.world_from_body),
+            world_from_camera=first.world_from_camera,
         )
 
     def _window(self, rng: np.random.Generator, source: CameraModel) -> tuple[Crop, CameraModel]:

@@ -75,6 +75,14 @@ class SceneView:
         height, width = self.scene["depth_mm"].shape[2:]
         return CameraModel.from_k(np.asarray(self.scene["k"], np.float64), width, height)
 
+    def image(self) -> NDArray[np.uint8]:
+        """(height, width, 3) what the window shows, without dots."""
+        return self.crop.image(np.asarray(self.scene["rgb"][self.time, self.camera]), self.width, self.height)
+
+    def cells(self, of_frame: NDArray, rows: int, columns: int) -> NDArray:
+        """(rows, columns) of an array of the frame, nearest to the middles of so many cells of the window."""
+        return self.crop.nearest(of_frame, columns, rows)
+
     def pick(self, rng: np.random.Generator, mask: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
         """(count, 2) pixels (u, v) of the frame inside the window where `mask` holds; none when there are none."""
         crop = self.crop

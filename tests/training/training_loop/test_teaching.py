@@ -12,8 +12,8 @@ import torch
 from spatial_mllm_training.recipes.config import SpatialConfig
 from spatial_mllm_training.recipes.micro import micro as micro_recipe
 from spatial_mllm_training.supervision.targets import nearest_depth
-from spatial_mllm_training.teachers.__main__ import main
 from spatial_mllm_training.teachers.specialist import Specialist, SpecialistConfig
+from spatial_mllm_training.train_teacher import main
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.setup import build_learner, build_sources
 from spatial_mllm_training.training_loop.teaching import Lessons, held_out_figures, lesson_of, train_teacher

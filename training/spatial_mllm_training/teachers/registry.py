@@ -34,7 +34,7 @@ def build_teacher(name: str, *, weights: str = "", device: str = "cpu") -> Teach
             raise SpatialError(
                 ErrorCode.MODEL_MISSING,
                 "teacher 'specialist' has no published weights: give its file, which "
-                "'python -m spatial_mllm_training.teachers' makes",
+                "'python -m spatial_mllm_training.train_teacher' makes",
             )
         return SpecialistTeacher.load(Path(weights), device)
     raise SpatialError(

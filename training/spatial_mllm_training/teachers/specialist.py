@@ -173,7 +173,7 @@ class Specialist(nn.Module):
         if not path.is_file():
             raise SpatialError(
                 ErrorCode.MODEL_MISSING,
-                f"there is no specialist at '{path}'; train one with 'python -m spatial_mllm_training.teachers'",
+                f"there is no specialist at '{path}'; train one with 'python -m spatial_mllm_training.train_teacher'",
             )
         try:
             with safe_open(str(path), framework="pt") as file:

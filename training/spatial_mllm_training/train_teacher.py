@@ -1,4 +1,4 @@
-"""Trains a specialist, the teacher of this repository; `python -m spatial_mllm_training.teachers --help`."""
+"""Trains a specialist, the teacher of this repository; `python -m spatial_mllm_training.train_teacher --help`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spatial_mllm_training.training_loop.setup import DataPaths
 from spatial_mllm_training.training_loop.teaching import Lessons, train_teacher
 
 _EXAMPLES = """examples:
-  python -m spatial_mllm_training.teachers --recipe tiny_cpu --scenes data/scenes --out runs/teacher --minutes 20
+  python -m spatial_mllm_training.train_teacher --recipe tiny_cpu --scenes data/scenes --out runs/teacher --minutes 20
   python -m spatial_mllm_training.train --recipe tiny_cpu --scenes data/scenes --rows data/multispa \\
       --depth simulated data/scenes --out runs/taught --teacher specialist --teacher-weights runs/teacher
 """
@@ -28,7 +28,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command's arguments."""
     defaults = Lessons()
     parser = argparse.ArgumentParser(
-        prog="python -m spatial_mllm_training.teachers",
+        prog="python -m spatial_mllm_training.train_teacher",
         description="Train a specialist from image and rays to depth, on what a recipe shows its model. One that "
         "is there already with the same settings is kept.",
         epilog=_EXAMPLES,

@@ -17,8 +17,9 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSIONS = (1, 2, 3)
-"""That are read. 2 has clips or pointers, 3 deep pointers; a bundle is of the first format that can say it."""
+FORMAT_VERSIONS = (1, 2, 3, 4)
+"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points; a bundle is of the first
+format that can say it."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
@@ -77,10 +78,16 @@ class Manifest:
         """`name/version`, as it stands in every answer."""
         return f"{self.name}/{self.version}"
 
+    @property
+    def _format_version(self) -> int:
+        if self.prompt.named_letters:
+            return 4
+        return 3 if self.deep_pointers else 2 if self.clips or self.pointers else 1
+
     def to_json(self) -> str:
         return json.dumps(
             {
-                "format_version": 3 if self.deep_pointers else 2 if self.clips or self.pointers else 1,
+                "format_version": self._format_version,
                 "name": self.name,
                 "version": self.version,
                 "family": self.family,

@@ -26,6 +26,7 @@ class PromptFormat:
         stop: the token that ends an answer.
         number_digits: digits of every metric number of an answer, which is then read as a median
             (`model.numbers`); 0: numbers as published, the likeliest digits.
+        named_letters: a point that the question names is answered by its letter (`tasks.text.lettered`).
     """
 
     frame_prefix: str = "Image-{index}: <|vision_start|>"
@@ -33,9 +34,13 @@ class PromptFormat:
     question_suffix: str = "<|assistant|>"
     stop: str = "<|end|>"
     number_digits: int = 0
+    named_letters: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        raw = asdict(self)
+        if not self.named_letters:
+            del raw["named_letters"]  # software of before knows no such thing
+        return raw
 
 
 def text_positions(count: int, start: int) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
-from spatial_mllm_core.tasks.text import coordinate_to_pixel, narrowed, pixel_to_coordinate
+from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
 
 MAX_QUESTION_CHARACTERS = 2000
 MAX_CATEGORY_CHARACTERS = 100
@@ -220,10 +220,22 @@ class SpatialModel:
         prefix = self._prefix(request.frames)
         asked_of = self._embedded(question + self.manifest.prompt.question_suffix, prefix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
-        choose = self._chooser(choices)
+        said = lettered(choices) if self.manifest.prompt.named_letters else choices
+        named = dict(zip(said, choices, strict=True)) if said != choices else {}
+        choose = self._chooser(said)
         text, confidence = self._generate(
-            prefix, asked_of, choose, request.max_new_tokens, deadline, on_text, should_stop
+            prefix,
+            asked_of,
+            choose,
+            request.max_new_tokens,
+            deadline,
+            None if named else on_text,
+            should_stop,
         )
+        if text in named:
+            text = named[text]
+            if on_text is not None:
+                on_text(text)
         asked = request.frames[0]
         values: tuple[float, ...] = ()
         label, kind, unit = "", "text", ""

@@ -53,6 +53,7 @@ def format_coordinate(coordinate: tuple[int, int]) -> str:
 
 _QUOTED = re.compile(r"`([^`]*)`")
 _INTEGER = re.compile(r"([-+]?)(\d+)")
+_COORDINATE = re.compile(r"\[ \d+ , \d+ \]")
 
 
 def widened(answer: str, digits: int) -> str:
@@ -84,3 +85,14 @@ def narrowed(answer: str) -> str:
         return "`" + _INTEGER.sub(lambda n: str(int(n.group())), quoted.group(1)) + "`"
 
     return _QUOTED.sub(span, answer)
+
+
+def lettered(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """Answers that name a point, with the letters A, B, .. in place of its coordinate; other answers as they are.
+
+    A decoder tells the first or the second of two named points long before it can spell out either.
+    """
+    if not choices or not all(_COORDINATE.search(choice) for choice in choices):
+        return choices
+    letters = (chr(ord("A") + place) for place in range(len(choices)))
+    return tuple(_COORDINATE.sub(letter, choice) for letter, choice in zip(letters, choices, strict=True))

@@ -71,10 +71,23 @@ def test_the_shipped_bundle_verifies_and_its_manifest_round_trips(bundle_folder)
 def test_a_manifest_is_of_the_first_format_that_can_say_it(bundle_folder, has, version):
     """So that software of before reads every bundle that it can serve, and refuses the others."""
     features = dict(zip(("clips", "pointers", "deep_pointers"), has, strict=True))
-    manifest = dataclasses.replace(open_bundle(bundle_folder).manifest, **features)
+    manifest = open_bundle(bundle_folder).manifest
+    plain = dataclasses.replace(manifest.prompt, named_letters=False)
+    manifest = dataclasses.replace(manifest, prompt=plain, **features)
     text = manifest.to_json()
     assert json.loads(text)["format_version"] == version
     assert Manifest.from_json(text, "copy") == manifest
+
+
+def test_letters_for_named_points_are_the_fourth_format(bundle_folder):
+    """Software of before does not know the key, so it must not stand where there are none."""
+    manifest = open_bundle(bundle_folder).manifest
+    for letters in (False, True):
+        prompt = dataclasses.replace(manifest.prompt, named_letters=letters)
+        text = dataclasses.replace(manifest, prompt=prompt).to_json()
+        raw = json.loads(text)
+        assert (raw["format_version"] == 4) == ("named_letters" in raw["prompt"]) == letters
+        assert Manifest.from_json(text, "copy").prompt == prompt
 
 
 def test_deep_pointers_without_pointers_are_refused(copy):

@@ -1,12 +1,22 @@
 """Answers that are one of a few: always one of them, the likeliest at each fork; every task gives its own."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatial_mllm_core import tasks
+from spatial_mllm_core.answers import AskRequest
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.choosing import ChoiceReader, chooser
+from spatial_mllm_core.model.spatial_model import SpatialModel
+from spatial_mllm_core.tasks import TaskValue
+from spatial_mllm_core.tasks.text import lettered
 
 VOCABULARY, STOP = 12, 0
 words = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=5).map(lambda w: (*w, STOP))
@@ -75,3 +85,55 @@ def test_comparisons_directions_and_the_multiple_choice_are_choices():
         "depth_comparison_annotated", "depth_comparison_coordinate", "visual_correspondence_multiple_choice",
         "x_movement", "y_movement", "z_movement", "yaw_movement", "pitch_movement",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_named_points_have_letters_and_other_choices_stay(name):
+    task = tasks.get(name)
+    points = ((120, 30), (880, 512))[: task.point_count]
+    for template in range(len(task.answers)):
+        choices = task.choices(points, template=template)
+        said = lettered(choices)
+        if not task.names_its_answer:
+            assert said == choices
+            continue
+        values = (TaskValue(label="A"), TaskValue(label="B"))
+        told = tuple(task.answers[template].format(value=value.label) for value in values)
+        assert said == told and len(set(said)) == 2
+
+
+def letters_bundle(folder, copy):
+    """The shipped bundle, whose named points are told by letters, or not."""
+    shutil.copytree(folder, copy)
+    raw = json.loads((copy / "manifest.json").read_text())
+    raw["prompt"]["named_letters"], raw["format_version"] = True, 4
+    (copy / "manifest.json").write_text(json.dumps(raw))
+    return SpatialModel.load(copy)
+
+
+def test_a_letter_is_heard_as_the_point_that_it_stands_for(bundle_folder, tmp_path):
+    """The published answer comes out, once, whichever letter the decoder finds likelier."""
+    model = letters_bundle(bundle_folder, tmp_path / "copy")
+    camera = CameraModel.from_fov(128, 96, hfov_rad=1.1)
+    letters = []
+    chosen = model._chooser
+    model._chooser = lambda choices=(): letters.append(choices) or chosen(choices)
+    for seed in range(6):
+        image = np.random.default_rng(seed).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+        points = ((20.0 + 9 * seed, 80.0), (100.0, 12.0 + 9 * seed))
+        told = []
+        ask = AskRequest("depth_comparison_coordinate", (Frame(seed + 1, "optical", image, camera),), points)
+        answer = model.ask(ask, on_text=told.append)
+        assert min(np.hypot(*np.subtract(answer.values, point)) for point in points) < 0.2
+        assert told == [answer.text] and answer.text.startswith("`[ ")
+    assert set(letters) == {("`A`", "`B`")}
+
+
+def test_an_answer_that_is_cut_short_is_no_letter(bundle_folder, tmp_path):
+    model = letters_bundle(bundle_folder, tmp_path / "copy")
+    camera = CameraModel.from_fov(128, 96, hfov_rad=1.1)
+    frame = Frame(1, "optical", np.zeros((96, 128, 3), np.uint8), camera)
+    ask = AskRequest("depth_comparison_coordinate", (frame,), ((20.0, 80.0), (100.0, 12.0)), max_new_tokens=1)
+    with pytest.raises(SpatialError) as fault:
+        model.ask(ask)
+    assert fault.value.code is ErrorCode.UNPARSABLE_ANSWER

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -60,3 +62,18 @@ def test_packed_answers_are_those_of_each_question_alone(speaking):
     for texts, free, choices in zip(chosen, found, few, strict=True):
         for text, before, admissible in zip(texts, free, choices, strict=True):
             assert text in admissible if admissible else text == before
+
+
+def test_letters_of_named_points_come_back_as_the_points(speaking):
+    learner, builder = speaking
+    words = dataclasses.replace(learner.form.words, named_letters=True)
+    learner = dataclasses.replace(learner, form=dataclasses.replace(learner.form, words=words))
+    items = pair_items(builder, 6, seed=0, constants={})
+    few = [[question.choices for question in item.questions] for item in items]
+    named = 0
+    for texts, of_sample in zip(answers(learner, [i.sample for i in items], choices=few), few, strict=True):
+        for text, admissible in zip(texts, of_sample, strict=True):
+            if admissible:
+                assert text in admissible
+                named += text.startswith("`[ ")
+    assert named

@@ -479,6 +479,33 @@ def test_comparisons_ask_for_the_nearer_and_for_the_farther_point(graded):
     assert 0.25 < variants.count("farther") / len(variants) < 0.75
 
 
+def test_named_points_are_told_by_their_letters_where_the_format_says_so(graded):
+    """Of the same draws: the answers alone differ, and a letter stands for the place of its point in the question."""
+    config = PairConfig(single_questions=8, pair_questions=0)
+    builder = graded(config, augment=False)
+    letters = []
+    for seed in range(8):
+        compared = [q for q in builder.draw(np.random.default_rng(seed)).single if q.task.names_its_answer]
+        samples = []
+        for named in (False, True):
+            builder.form = Format(builder.encode, builder.form.image_id, Words(named_letters=named))
+            samples.append(builder.sample(np.random.default_rng(seed)))
+        plain, lettered = (
+            [
+                builder.tokenizer.decode(s.labels[(s.owner == o) & (s.labels != IGNORE)])
+                for o in np.unique(s.owner)
+            ]
+            for s in samples
+        )
+        changed = [(a, b) for a, b in zip(plain, lettered, strict=True) if a != b]
+        assert len(changed) == len(compared)
+        for (coordinate, letter), question in zip(changed, compared, strict=True):
+            point = question.points[{"`A`": 0, "`B`": 1}[letter]]
+            assert coordinate == f"`[ {point[0]} , {point[1]} ]`"
+            letters.append(letter)
+    assert len(set(letters)) == 2
+
+
 def test_the_token_that_decides_a_choice_has_its_weight(scene, tokenizer):
     """The first one that tells the answer from another choice, and no other token of any answer."""
     config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6, dotted=1.0)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from spatial_mllm_core.model.choosing import chooser
-from spatial_mllm_core.tasks.text import narrowed
+from spatial_mllm_core.tasks.text import lettered, narrowed
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.prompts import decoder_positions, embedded
@@ -59,6 +59,7 @@ def answers(
     going = torch.ones(last.numel(), dtype=torch.bool)
     seen = prefix
     admissible = [()] * len(texts) if choices is None else _padded(choices, width)
+    told = [lettered(few) for few in admissible] if learner.form.words.named_letters else admissible
     choosers = [
         chooser(
             few,
@@ -67,7 +68,7 @@ def answers(
             id_of=learner.tokenizer.token_to_id,
             stop_id=stop,
         )
-        for few in admissible
+        for few in told
     ]
     for turn in range(LONGEST):
         logits = model.hf.get_output_embeddings()(hidden)
@@ -92,6 +93,8 @@ def answers(
     said = [learner.tokenizer.decode(text) for text in texts]
     if digits:
         said = [narrowed(text) for text in said]
+    named = (dict(zip(few, whole, strict=True)) for few, whole in zip(told, admissible, strict=True))
+    said = [of_choice.get(text, text) for of_choice, text in zip(named, said, strict=True)]
     return [said[b * width : b * width + len(e)] for b, e in enumerate(ends)]
 
 

@@ -9,7 +9,7 @@ asked alone. A block mask and repeated positions keep the packed questions apart
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from spatial_mllm_core.model.prompt import (
     text_positions,
     visual_positions,
 )
-from spatial_mllm_core.tasks.text import widened
+from spatial_mllm_core.tasks.text import lettered, widened
 from spatial_mllm_training.supervision.targets import RowTargets
 
 IGNORE = -100
@@ -45,6 +45,7 @@ class Words:
         next_turn: between an answer and the next question of one conversation.
         number_digits: of every metric number of an answer (`tasks.text.widened`); 0: as published.
         digit_weights: of the digits of such a number in the loss, from the first one on; (): 1 each.
+        named_letters: a point that the question names is answered by its letter (`tasks.text.lettered`).
         choice_weight: of the tokens at which an answer departs from the others that could have been chosen.
     """
 
@@ -56,6 +57,7 @@ class Words:
     next_turn: str = "\n"
     number_digits: int = 0
     digit_weights: tuple[float, ...] = ()
+    named_letters: bool = False
     choice_weight: float = 1.0
 
     @classmethod
@@ -189,6 +191,8 @@ def pack(
     owner = len(images)
     pointing: list[tuple[int, int, int, int]] = []
     for index, question in enumerate(questions):
+        if form.words.named_letters:
+            question = _lettered(question)
         tokens, labels, found = _conversation(question, form)
         weights = _weights(labels, question, form)
         if max_tokens is not None and len(blocks.ids) + len(tokens) > max_tokens:
@@ -204,6 +208,13 @@ def pack(
     return Sample(
         name, tuple(images), **blocks.arrays(), targets=targets, apart=apart, pointers=tuple(pointing)
     )
+
+
+def _lettered(question: PackedQuestion) -> PackedQuestion:
+    said = lettered(question.choices)
+    told = dict(zip(question.choices, said, strict=True))
+    turns = tuple((asked, told.get(answer, answer)) for asked, answer in question.turns)
+    return replace(question, turns=turns, choices=said)
 
 
 def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], list[int], list[Pointer]]:

@@ -33,7 +33,7 @@ TASKS = tuple(
 
 SIZE_TASKS = tuple(task.name for task in object_size.TASKS)
 
-COMPARISON_SHARE = 0.4
+COMPARISON_SHARE = 0.5
 """Of the questions about one image; the others ask for one depth."""
 _UP = np.array([0.0, 0.0, 1.0])
 """Of the worlds of `make_scenes`."""

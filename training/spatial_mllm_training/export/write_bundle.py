@@ -109,7 +109,7 @@ def write_bundle(
     tokenizer.save(str(folder / "tokenizer.json"))
     for file in folder.iterdir():
         file.chmod(0o644)
-    prompt = PromptFormat(number_digits=config.number_digits)
+    prompt = PromptFormat(number_digits=config.number_digits, named_letters=config.named_letters)
     grid_h, grid_w = data.grid
     files = {
         f.name: (file_sha256(f), f.stat().st_size) for f in sorted(folder.iterdir()) if f.suffix != ".md"

@@ -59,6 +59,7 @@ def small_gpu() -> TrainConfig:
         checkpoint_minutes=5.0,
         validate_minutes=5.0,
         workers=14,
+        named_letters=True,
         choice_weight=4.0,
         **NUMBERS,
     )

@@ -44,6 +44,7 @@ def tiny_cpu() -> TrainConfig:
             tasks=("motion",), weight=0.5, size=DPTSize(channels=(32, 32, 64, 64), features=32)
         ),
         minutes=70.0,
+        named_letters=True,
         choice_weight=4.0,
         **NUMBERS,
     )

@@ -95,6 +95,7 @@ def build_learner(
     words = Words(
         number_digits=config.number_digits,
         digit_weights=config.digit_weights,
+        named_letters=config.named_letters,
         choice_weight=config.choice_weight,
     )
     image_id = tokenizer.token_to_id("<|image_pad|>")

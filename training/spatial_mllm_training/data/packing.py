@@ -116,11 +116,13 @@ class PackedQuestion:
 
     Attributes:
         choices: every answer that could be given in these words, where there are few.
+        told_m: how far its points are, in place of an image that shows it (`data.drills`).
     """
 
     turns: tuple[tuple[str, str], ...]
     image_count: int
     choices: tuple[str, ...] = ()
+    told_m: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,7 @@ class Sample:
         targets: truth of the dense heads, of one image each; None where there is none.
         apart: every image is the first and only one of a prompt of its own.
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
+        told: (token, z-depth in metres) of the coordinates whose depths are told.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Sample:
     targets: tuple[RowTargets, ...] | None = None
     apart: bool = False
     pointers: tuple[tuple[int, int, int, int], ...] = ()
+    told: tuple[tuple[int, float], ...] = ()
 
     def mask(self) -> NDArray[np.bool_]:
         """(S, S) bool, row = who looks."""
@@ -190,6 +194,7 @@ def pack(
         starts.append(blocks.at)
     owner = len(images)
     pointing: list[tuple[int, int, int, int]] = []
+    told: list[tuple[int, float]] = []
     for index, question in enumerate(questions):
         if form.words.named_letters:
             question = _lettered(question)
@@ -200,13 +205,21 @@ def pack(
                 raise ValueError(f"{len(blocks.ids) + len(tokens)} tokens, at most {max_tokens} are taken")
             continue
         owner += 1
-        shown = sorted({0, question.image_count - 1})
+        if question.told_m:
+            told += [(len(blocks.ids) + p.at, z) for p, z in zip(found, question.told_m, strict=True)]
+        shown = sorted({0, question.image_count - 1}) if question.image_count else ()
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
     return Sample(
-        name, tuple(images), **blocks.arrays(), targets=targets, apart=apart, pointers=tuple(pointing)
+        name,
+        tuple(images),
+        **blocks.arrays(),
+        targets=targets,
+        apart=apart,
+        pointers=tuple(pointing),
+        told=tuple(told),
     )
 
 
@@ -224,7 +237,7 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     spoken: list[bool] = []
     for number, (asked, answer) in enumerate(question.turns):
         words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
-        if form.points and question.image_count:
+        if form.points and (question.image_count or question.told_m):
             found += [p._replace(at=len(tokens) + p.at) for p in pointers(words, form.encode)]
         if form.words.number_digits:
             answer = widened(answer, form.words.number_digits)

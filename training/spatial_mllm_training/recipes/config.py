@@ -128,14 +128,16 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class MixConfig:
-    """Relative number of samples of each source."""
+    """Relative number of samples of each source: pairs of scene files, rows, conversations, drills."""
 
     pairs: float = 1.0
     rows: float = 0.0
     general: float = 0.0
+    drills: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.pairs, self.rows, self.general) < 0 or self.pairs + self.rows + self.general <= 0:
+        each = (self.pairs, self.rows, self.general, self.drills)
+        if min(each) < 0 or sum(each) <= 0:
             raise ValueError("the weights of a mix are not negative, and one is positive")
 
 
@@ -218,6 +220,8 @@ class TrainConfig:
             )
         if self.model.deep_pointers and self.published is None and not self.depth_weight:
             raise ValueError("deep pointers tell what the depth head says: its weight is more than 0")
+        if self.mix.drills and not self.model.deep_pointers:
+            raise ValueError("drills tell depths at pointers: the model has deep pointers")
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f"the optimizer is muon or adamw, found '{self.optimizer}'")
 

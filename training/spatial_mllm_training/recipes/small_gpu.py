@@ -49,7 +49,7 @@ def small_gpu() -> TrainConfig:
             dotted=0.5,
         ),
         rows=rows_beside_pairs(size, max_tokens=1536),
-        mix=MixConfig(pairs=0.75, rows=0.25),
+        mix=MixConfig(pairs=0.6, rows=0.2, drills=0.2),
         spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),
         minutes=60.0,
         batch=64,

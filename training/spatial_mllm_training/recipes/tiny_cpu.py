@@ -39,7 +39,7 @@ def tiny_cpu() -> TrainConfig:
             size_questions=1,
             dotted=0.5,
         ),
-        mix=MixConfig(pairs=0.75, rows=0.25),
+        mix=MixConfig(pairs=0.6, rows=0.2, drills=0.2),
         spatial=SpatialConfig(
             tasks=("motion",), weight=0.5, size=DPTSize(channels=(32, 32, 64, 64), features=32)
         ),

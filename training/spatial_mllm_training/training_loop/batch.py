@@ -70,6 +70,8 @@ _PLAIN = (
     "pointer_weights",
     "pointer_images",
     "pointer_cells",
+    "told",
+    "told_m",
 )
 
 
@@ -82,6 +84,7 @@ class Batch:
         pointers: (P, 2) row and token of the coordinates of questions; pointer_tokens, pointer_weights: (P, 4) which
             of all visual tokens of the batch, in prompt order, are seen there; pointer_images, pointer_cells: (P,)
             which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
+        told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
         groups: the images, by size.
         names: of the samples.
         problems: sentences about samples that were left out while this batch was drawn.
@@ -97,6 +100,8 @@ class Batch:
     pointer_weights: Tensor
     pointer_images: Tensor
     pointer_cells: Tensor
+    told: Tensor
+    told_m: Tensor
     groups: tuple[ImageGroup, ...]
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -137,6 +142,8 @@ class Batch:
         if "pointers" in found:  # files of before deep pointers
             untold = torch.full((len(found["pointers"]),), -1)
             found = {"pointer_images": untold, "pointer_cells": untold.clone(), **found}
+        if "told" not in found:  # files of before drills
+            found |= {"told": torch.empty((0, 2), dtype=torch.int64), "told_m": torch.empty(0)}
         return cls(**found, groups=tuple(ImageGroup(**groups[n]) for n in sorted(groups, key=int)))
 
 
@@ -171,6 +178,7 @@ def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells
         positions=torch.from_numpy(positions),
         mask=torch.from_numpy(mask)[:, None],
         **_pointers(samples, cells),
+        **_told(samples),
         groups=_groups(samples, maps, cells),
         names=tuple(s.name for s in samples),
     )
@@ -198,6 +206,15 @@ def _pointers(samples: Sequence[Sample], cells: int) -> dict[str, Tensor]:
         "pointer_weights": torch.from_numpy(np.asarray(weights, np.float32).reshape(-1, 4)),
         "pointer_images": torch.tensor(images, dtype=torch.int64),
         "pointer_cells": torch.tensor(at_cells, dtype=torch.int64),
+    }
+
+
+def _told(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The fields of a batch that say how far points without an image are."""
+    found = [(b, token, depth_m) for b, sample in enumerate(samples) for token, depth_m in sample.told]
+    return {
+        "told": torch.tensor([place[:2] for place in found], dtype=torch.int64).reshape(-1, 2),
+        "told_m": torch.tensor([place[2] for place in found], dtype=torch.float32),
     }
 
 

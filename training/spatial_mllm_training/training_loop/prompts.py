@@ -15,6 +15,9 @@ from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
 def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     """(B, S, D) embeddings of prompts with their visual tokens in place."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
+    if model.deep_pointers and len(batch.told):
+        codes = torch.from_numpy(depth_code(batch.told_m.cpu().numpy(), embeds.shape[-1]))
+        embeds = embeds.index_put(tuple(batch.told.unbind(1)), codes.to(embeds), accumulate=True)
     if not batch.groups:
         return embeds
     tokens = [

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.data.depth_truth import DepthTruth
+from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.general import GeneralSource
 from spatial_mllm_training.data.packing import Format, Words
 from spatial_mllm_training.data.pairs import PairBuilder
@@ -199,6 +200,9 @@ def build_sources(
             max_tokens=config.rows.max_tokens,
         )
         weights.append(config.mix.general)
+    if config.mix.drills:
+        sources["drills"] = DrillSource(learner.form, config.seed, served_words=config.data.served_template)
+        weights.append(config.mix.drills)
     return sources, weights, held_out
 
 

@@ -210,10 +210,11 @@ class Dictated:
 
 @pytest.fixture
 def dictated(model):
-    """A model of all 26 subtasks that answers with given words."""
+    """A model of all 26 subtasks that answers with given words, without letters for named points."""
 
     def answering(words):
-        manifest = dataclasses.replace(model.manifest, tasks=tasks.names())
+        prompt = dataclasses.replace(model.manifest.prompt, named_letters=False)
+        manifest = dataclasses.replace(model.manifest, tasks=tasks.names(), prompt=prompt)
         bundle = dataclasses.replace(model.bundle, manifest=manifest)
         return SpatialModel(bundle, Dictated(model, words))
 

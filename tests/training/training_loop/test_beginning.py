@@ -128,8 +128,8 @@ def test_a_run_begins_with_a_bundle_as_with_the_run_behind_it(scenes, micro, tmp
             assert name not in stored
             continue
         assert torch.equal(begun[name], stored[name])
-        # 8 bits of the largest value of a row or column
-        assert (begun[name] - trained[name]).abs().max() <= parameter.abs().max() / 254 + 1e-6
+        # 5 bits of the largest value of a block: a twentieth of normal weights
+        assert (begun[name] - trained[name]).norm() <= 0.08 * parameter.norm() + 1e-6
     before = load_run(tmp_path / "first")[3]
     assert load_run(tmp_path / "second")[3]["began_with"] == {
         "recipe": "smoke", "steps": 2, "minutes": before["minutes"],

@@ -28,7 +28,7 @@ from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.recipes import RECIPES
-from spatial_mllm_training.recipes.config import SpatialConfig, TrainConfig
+from spatial_mllm_training.recipes.config import MixConfig, SpatialConfig, TrainConfig
 from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.loop import TrainingRun
 from spatial_mllm_training.training_loop.pair_source import PairSource
@@ -164,7 +164,7 @@ def without_additions(config: TrainConfig) -> TrainConfig:
     model = dataclasses.replace(
         config.model, clips=False, pointers=False, deep_pointers=False, coordinate_code=0.0
     )
-    return dataclasses.replace(config, model=model, number_digits=0, digit_weights=())
+    return dataclasses.replace(config, model=model, mix=MixConfig(), number_digits=0, digit_weights=())
 
 
 def main() -> None:

@@ -130,9 +130,11 @@ def test_numbers_of_one_width_are_told_as_published(trained, scenes, tmp_path, m
     builder = PairBuilder(scene_files(scenes, held_out=True), tokenizer, config.data, augment=False)
     served = SpatialModel.load(bundle)
     numbers = []
-    for seed in range(3):
+    for seed in range(5):
         view = builder.draw(np.random.default_rng(seed))
         questions = [q for q in view.single if q.task.kind == "scalar"]
+        if not questions:  # nothing but comparisons
+            continue
         frame = Frame(seed + 1, "optical", view.images[0], view.cameras[0])
         sample = builder.sample(np.random.default_rng(seed))
         asked = pack(
@@ -144,8 +146,9 @@ def test_numbers_of_one_width_are_told_as_published(trained, scenes, tmp_path, m
         for question, text in zip(questions, answers(learner, [asked])[0], strict=True):
             told = served.ask(AskRequest("", (frame,), question=question.words()))
             found, expected = (re.findall(r"`(\d+)`", words) for words in (told.text, text))
-            # where a last digit is hardly known, the rounding of two engines decides about it
-            assert list(map(int, found)) == pytest.approx(list(map(int, expected)), abs=2)
+            # where a last digit is hardly known, the rounding of two engines decides about it, and the table of
+            # words, which is tied to the decoder's output, has 8 bits at its input and 5 there
+            assert list(map(int, found)) == pytest.approx(list(map(int, expected)), abs=2, rel=0.01)
             assert re.sub(r"\d+", "", told.text) == re.sub(r"\d+", "", text)
             numbers += found
     assert numbers and all(str(int(n)) == n for n in numbers)

@@ -111,6 +111,20 @@ def test_a_checkpoint_that_spells_numbers_differently_is_refused(scenes, micro, 
         run(micro(steps=2, number_digits=5), scenes, tmp_path / "run", cpu=True, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"named_letters": True}, "named points"), ({"clips": True}, "prompts"), ({"pointers": True}, "prompts")],
+)
+def test_a_checkpoint_that_reads_prompts_otherwise_is_refused(scenes, micro, tmp_path, changes, said):
+    """Of the same shapes: nothing but the record tells them apart."""
+    config = micro(steps=1)
+    run(config, scenes, tmp_path / "run", cpu=True, quiet=True)
+    if not changes.get("named_letters"):
+        changes = {"model": dataclasses.replace(config.model, **changes)}
+    with pytest.raises(SpatialError, match=said):
+        run(micro(steps=2, **changes), scenes, tmp_path / "run", cpu=True, quiet=True)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(scenes, micro, tmp_path):
     out = tmp_path / "run"
     config = micro(

@@ -259,9 +259,10 @@ def _weights(labels: Sequence[int], question: PackedQuestion, form: Format) -> l
     for label in labels:
         place = place + 1 if label in digits else 0
         found.append(each[place - 1] if 0 < place <= len(each) else 1.0)
-    start = next((i for i, label in enumerate(labels) if label != IGNORE), 0)
-    for at in _departures(question, form):
-        found[start + at] = form.words.choice_weight
+    if form.words.choice_weight != 1.0:
+        start = next((i for i, label in enumerate(labels) if label != IGNORE), 0)
+        for at in _departures(question, form):
+            found[start + at] = form.words.choice_weight
     return found
 
 

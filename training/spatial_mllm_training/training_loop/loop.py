@@ -117,8 +117,8 @@ class TrainingRun:
         if config.published is None:  # what weights of the same shapes would read differently
             self.belongs_to["input"] = f"{config.data.width}x{config.data.height}"
             self.belongs_to["number digits"] = str(config.number_digits)
-        if config.named_letters:
-            self.belongs_to["named points"] = "letters"
+            if config.named_letters:
+                self.belongs_to["named points"] = "letters"
             read = {
                 "clips": config.model.clips,
                 "pointers": config.model.pointers,

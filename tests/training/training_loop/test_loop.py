@@ -113,7 +113,11 @@ def test_a_checkpoint_that_spells_numbers_differently_is_refused(scenes, micro, 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"named_letters": True}, "named points"), ({"clips": True}, "prompts"), ({"pointers": True}, "prompts")],
+    [
+        ({"named_letters": True}, "named points"),
+        ({"clips": True}, "prompts"),
+        ({"pointers": True}, "prompts"),
+    ],
 )
 def test_a_checkpoint_that_reads_prompts_otherwise_is_refused(scenes, micro, tmp_path, changes, said):
     """Of the same shapes: nothing but the record tells them apart."""

@@ -22,8 +22,9 @@ from spatial_mllm_training.benchmark.blind import Asked, Blind
 from spatial_mllm_training.benchmark.judging import answer_size, judge, truth_of
 from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, ShownImage, pack
-from spatial_mllm_training.data.pairs import PairBuilder, Question, dense_targets
+from spatial_mllm_training.data.pairs import PairBuilder, dense_targets
 from spatial_mllm_training.data.pictures import Viewer, read_image
+from spatial_mllm_training.data.question import Question
 from spatial_mllm_training.data.served_words import served_choices
 from spatial_mllm_training.multispa.rows import Row
 from spatial_mllm_training.supervision.targets import RowTargets, row_targets

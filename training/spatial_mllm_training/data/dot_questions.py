@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.tasks import correspondence, depth, object_motion
 from spatial_mllm_training.data.pair_questions import are_comparable
-from spatial_mllm_training.data.scene_view import Question, SceneView, carried, moved_bodies
+from spatial_mllm_training.data.question import Question
+from spatial_mllm_training.data.scene_view import SceneView, carried, moved_bodies
 from spatial_mllm_training.multispa.dots import Dot
 
 TASKS = tuple(

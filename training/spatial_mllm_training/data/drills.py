@@ -13,7 +13,7 @@ import numpy as np
 from spatial_mllm_core.tasks import depth
 from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, pack
 from spatial_mllm_training.data.pair_questions import are_comparable
-from spatial_mllm_training.data.scene_view import Question
+from spatial_mllm_training.data.question import Question
 
 _QUESTIONS = 8
 _COMPARED = 0.7
@@ -51,9 +51,4 @@ class DrillSource:
         else:
             depths_m = (one_m,)
             question = Question(depth.DEPTH_VALUE, (first,), depth.depth_truth(one_m))
-        asked = answered = 0
-        if rng.random() >= self.served_words:
-            asked = int(rng.integers(len(question.task.questions)))
-            answered = int(rng.integers(len(question.task.answers)))
-        turn = (question.words(asked), question.answer(answered))
-        return PackedQuestion((turn,), 0, question.choices(answered), depths_m)
+        return question.worded(rng, 0, served_words=self.served_words, told_m=depths_m)

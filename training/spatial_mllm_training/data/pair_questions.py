@@ -6,7 +6,8 @@ import numpy as np
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.tasks import camera_motion, correspondence, depth, object_motion, object_size
-from spatial_mllm_training.data.scene_view import Question, SceneView, carried, moved_bodies
+from spatial_mllm_training.data.question import Question
+from spatial_mllm_training.data.scene_view import SceneView, carried, moved_bodies
 
 _DIRECTIONS = (camera_motion.X_MOVEMENT, camera_motion.Y_MOVEMENT, camera_motion.Z_MOVEMENT)
 _TURNS = (camera_motion.YAW_MOVEMENT, camera_motion.PITCH_MOVEMENT)

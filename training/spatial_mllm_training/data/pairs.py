@@ -24,7 +24,6 @@ from spatial_mllm_training.data.dot_questions import Marks, dot_questions
 from spatial_mllm_training.data.packing import (
     Format,
     LeftOutError,
-    PackedQuestion,
     Sample,
     ShownImage,
     pack,
@@ -36,7 +35,8 @@ from spatial_mllm_training.data.pair_questions import (
     single_questions,
     size_questions,
 )
-from spatial_mllm_training.data.scene_view import Question, SceneView
+from spatial_mllm_training.data.question import Question
+from spatial_mllm_training.data.scene_view import SceneView
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.multispa.dots import draw
@@ -170,19 +170,11 @@ class PairBuilder:
             ShownImage(pixels, cfg.grid, camera.token_rays(grid_w, grid_h).reshape(-1, 4), has_camera)
             for pixels, camera in zip(view.images, view.cameras, strict=True)
         ]
-        questions = [self._worded(rng, q, 1) for q in view.single] + [
-            self._worded(rng, q, 2) for q in view.pair
-        ]
+        served_words = cfg.served_template if self.augment else 1.0
+        asked = [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]
+        questions = [q.worded(rng, count, served_words=served_words) for q, count in asked]
         targets = dense_targets(view, maps=self.maps)
         return pack(name, images, questions, self.form, targets=targets, apart=cfg.apart)
-
-    def _worded(self, rng: np.random.Generator, question: Question, image_count: int) -> PackedQuestion:
-        task = question.task
-        served = rng.random() < self.config.served_template or not self.augment
-        asked = 0 if served else int(rng.integers(len(task.questions)))
-        answered = 0 if served else int(rng.integers(len(task.answers)))
-        turn = (question.words(asked), question.answer(answered))
-        return PackedQuestion((turn,), image_count, question.choices(answered))
 
     def draw(self, rng: np.random.Generator) -> PairView:
         """Two views of a random scene, their depth, and questions with their truths.

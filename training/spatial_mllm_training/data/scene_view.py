@@ -1,4 +1,4 @@
-"""A frame of a scene file as an image shows it, and a question with its truth; knows no words and no model."""
+"""A frame of a scene file as an image shows it: which pixel lies where, what moved; knows no question and no model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.tasks.text import pixel_to_coordinate
 from spatial_mllm_training.data.views import Crop
@@ -15,31 +14,6 @@ from spatial_mllm_training.scenes.record import is_thing
 
 _HIDDEN_M, _HIDDEN_SHARE = 0.02, 0.02
 """A point is seen where the depth measured there is not off by more than the larger of the two."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked, with its truth; `points`, `variant` and `category` as `Task.question` takes them."""
-
-    task: tasks.Task
-    points: tuple[tuple[int, int], ...]
-    truth: tasks.TaskValue
-    variant: str = ""
-    category: str = ""
-
-    def words(self, template: int = 0) -> str:
-        return self.task.question(
-            self.points, template=template, variant=self.variant, category=self.category
-        )
-
-    def answer(self, template: int = 0) -> str:
-        return self.task.answer_text(
-            self.truth, template=template, variant=self.variant, category=self.category
-        )
-
-    def choices(self, template: int = 0) -> tuple[str, ...]:
-        """`Task.choices` in the words of an answer."""
-        return self.task.choices(self.points, template=template, variant=self.variant)
 
 
 @dataclass(frozen=True, eq=False)

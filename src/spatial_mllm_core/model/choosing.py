@@ -1,4 +1,4 @@
-"""How the tokens of one answer are chosen: the likeliest, one of few texts, or the median of a number."""
+"""How the tokens of one answer are chosen: the likeliest, one of some texts, a coordinate, or a number's median."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.model.numbers import NumberReader
+from spatial_mllm_core.tasks.text import COORDINATE_SCALE, format_coordinate
 
 Choose = Callable[[NDArray[np.floating]], int]
 
@@ -30,6 +31,44 @@ class ChoiceReader:
         self._open = [choice for choice in self._open if choice[self._at] == token]
         self._at += 1
         return token
+
+    @property
+    def is_done(self) -> bool:
+        """Whether one of them has been chosen, whole."""
+        return self._at == len(self._open[0])
+
+
+class CoordinateReader:
+    """Chooses the tokens of "`[ x , y ]`", whatever else is likelier: x first, then y.
+
+    Args:
+        parts: tokens of every beginning "`[ x , ", and of every end "y ]`" with the stop.
+    """
+
+    def __init__(self, parts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]) -> None:
+        beginnings, self._ends = parts
+        self._reader = ChoiceReader(beginnings)
+
+    def choose(self, logits_V: NDArray[np.floating]) -> int:
+        """The next token."""
+        token = self._reader.choose(logits_V)
+        if self._reader.is_done:
+            self._reader = ChoiceReader(self._ends)
+        return token
+
+
+def coordinate_parts(
+    encode: Callable[[str], list[int]], stop_id: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """What a `CoordinateReader` chooses from."""
+    beginnings, ends = [], []
+    comma = encode(" , ")
+    for value in range(COORDINATE_SCALE):
+        whole = encode(f"`{format_coordinate((value, value))}`")
+        middle = next(i for i in range(len(whole)) if whole[i : i + len(comma)] == comma) + len(comma)
+        beginnings.append(tuple(whole[:middle]))
+        ends.append((*whole[middle:], stop_id))
+    return beginnings, ends
 
 
 def chooser(

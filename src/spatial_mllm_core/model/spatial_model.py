@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
-from spatial_mllm_core.model.choosing import Choose, chooser
+from spatial_mllm_core.model.choosing import Choose, CoordinateReader, chooser, coordinate_parts
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
@@ -222,7 +223,8 @@ class SpatialModel:
         deadline = None if request.deadline_s is None else began + request.deadline_s
         said = lettered(choices) if self.manifest.prompt.named_letters else choices
         named = dict(zip(said, choices, strict=True)) if said != choices else {}
-        choose = self._chooser(said)
+        is_coordinate = task is not None and task.kind == "coordinate" and not said
+        choose = CoordinateReader(self._coordinates).choose if is_coordinate else self._chooser(said)
         text, confidence = self._generate(
             prefix,
             asked_of,
@@ -390,6 +392,10 @@ class SpatialModel:
             id_of=self._id_of,
             stop_id=self._stop_id,
         )
+
+    @cached_property
+    def _coordinates(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        return coordinate_parts(self._encode, self._stop_id)
 
     def _id_of(self, character: str) -> int:
         found = self._tokenizer.token_to_id(character)

@@ -2,18 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
-from spatial_mllm_core.model.choosing import ChoiceReader, chooser
+from spatial_mllm_core.model.choosing import ChoiceReader, CoordinateReader, chooser, coordinate_parts
 from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_core.tasks import TaskValue
 from spatial_mllm_core.tasks.text import lettered
@@ -52,6 +54,54 @@ def test_what_is_thought_is_said_where_it_is_one_of_them(choices, data):
 def test_an_inadmissible_token_is_passed_over_for_the_likelier_of_the_others():
     logits = np.array([0.0, 9.0, 2.0, 3.0])
     assert ChoiceReader([(2, STOP), (3, STOP)]).choose(logits) == 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundle_folder):
+    return Tokenizer.from_file(str(bundle_folder / "tokenizer.json"))
+
+
+def read_coordinate(tokenizer, logits_of):
+    stop = tokenizer.get_vocab_size()
+    parts = coordinate_parts(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, stop)
+    reader, said = CoordinateReader(parts), []
+    while not said or said[-1] != stop:
+        said.append(reader.choose(logits_of(len(said), stop + 1)))
+    return tokenizer.decode(said[:-1])
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_whatever_is_thought_a_coordinate_is_said(tokenizer, seed):
+    rng = np.random.default_rng(seed)
+    said = read_coordinate(tokenizer, lambda _, width: rng.normal(size=width))
+    values = tasks.get("visual_correspondence_coor_2_coor").parse_strictly(said).values
+    assert all(0 <= value < 1000 for value in values)
+
+
+@given(st.integers(0, 999), st.integers(0, 999))
+@settings(max_examples=30, deadline=None)
+def test_the_coordinate_that_is_thought_is_said(tokenizer, x, y):
+    words = f"`[ {x} , {y} ]`"
+    thought = tokenizer.encode(words, add_special_tokens=False).ids
+
+    def logits(at, width):
+        return np.eye(width)[thought[at] if at < len(thought) else width - 1]
+
+    assert read_coordinate(tokenizer, logits) == words
+
+
+def test_a_model_of_random_thoughts_gives_a_pixel_of_the_image(bundle_folder):
+    """What its decoder finds likeliest here is no coordinate at all."""
+    model = SpatialModel.load(bundle_folder)
+    camera = CameraModel.from_fov(128, 96, hfov_rad=1.1)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (2, 96, 128, 3), dtype=np.uint8)
+    frames = tuple(Frame(i + 1, "optical", image, camera) for i, image in enumerate(images))
+    decode = model._decode
+    model._decode = lambda *given: replace(out := decode(*given), logits=rng.normal(size=out.logits.shape))
+    answer = model.ask(AskRequest("visual_correspondence_coor_2_coor", frames, ((20.0, 80.0),)))
+    assert answer.kind == "pixel" and 0 <= answer.values[0] < 128 and 0 <= answer.values[1] < 96
 
 
 def test_any_answer_is_free_and_numbers_are_medians_where_they_have_a_width():

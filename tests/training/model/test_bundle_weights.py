@@ -33,11 +33,11 @@ BLOCKS = st.tuples(st.integers(1, 4), st.just(BLOCK)) | st.just((8, 4, 2)) | st.
 
 @given(arrays(np.float32, BLOCKS, elements=FLOATS))
 def test_no_block_of_weights_errs_more_than_with_its_largest_one_as_the_end_of_the_scale(values):
-    planes, scale = packed(values)
+    stored, scale = packed(values)
     count = values.size
-    assert planes.shape == (BITS, count // 8, 1) and planes.dtype == np.uint8
-    assert scale.shape == (count // BLOCK, 1) and (scale > 0).all()
-    kept = unpacked(planes, scale, np.array(values.shape))
+    assert stored.size == count * BITS // 8 and stored.dtype == np.uint8
+    assert scale.size == count // BLOCK and (scale > 0).all()
+    kept = unpacked(stored, scale, np.array(values.shape))
     assert kept.shape == values.shape and kept.dtype == np.float32
     blocks = values.reshape(-1, BLOCK).astype(np.float64)
     error = np.square(kept.reshape(-1, BLOCK) - blocks).sum(1)

@@ -25,8 +25,10 @@ GRAPHS = ("vision.onnx", "decoder.onnx", "lift.onnx")
 PRECISION = f"float32 arithmetic, weights stored with {small_weights.BITS} bits and the word table with 8"
 """Of what `store_small` writes."""
 _TRANSPOSED = "^T"
-_HALF, _BYTES = "_half", "_int8"
-"""End the names of tensors with 16 bits, and with the 8 bits of bundles before 0.5."""
+_HALF = "_half"
+"""Ends the names of tensors with 16 bits."""
+_OLDER = ("_planes", "_int8")
+"""End the names of weights in bundles before 0.6, which are read no more."""
 _SMALLEST_HALVED, _SMALLEST_QUANTISED = 1024, 4096
 
 
@@ -149,21 +151,18 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
             if full.endswith((small_weights.SCALE, small_weights.SHAPE)) or full in small_weights.SHARED:
                 continue
             name = full.removesuffix(_HALF)
-            if full.endswith(_BYTES):
-                name = full.removesuffix(_BYTES)
-                array = array * stored[name + small_weights.SCALE]
-            elif full.endswith(small_weights.PLANES):
-                name = full.removesuffix(small_weights.PLANES)
+            if full.endswith(small_weights.PACKED):
+                name = full.removesuffix(small_weights.PACKED)
                 shape = stored[name + small_weights.SHAPE]
                 array = small_weights.unpacked(array, stored[name + small_weights.SCALE], shape)
             if name.endswith(_TRANSPOSED):
                 name, array = name.removesuffix(_TRANSPOSED), array.T
             found[name] = array
     found["hf.model.language_model.embed_tokens.weight"] = embedding.load_embedding(bundle)
-    if "hf.model.language_model.norm.weight" not in found:
+    if "hf.model.language_model.norm.weight" not in found or any(name.endswith(_OLDER) for name in found):
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE,
-            f"the graphs of '{bundle.folder}' do not name their weights, as earlier versions wrote them: export the "
-            "run again, or begin with the run itself or a newer bundle",
+            f"the graphs of '{bundle.folder}' do not name their weights, or store them as earlier versions did: export "
+            "the run again, or begin with the run itself or a newer bundle",
         )
     return {name: torch.from_numpy(np.array(array, np.float32, order="C")) for name, array in found.items()}

@@ -1,7 +1,8 @@
 """Weights with five bits each: packed for a graph file, the graph nodes that decode them, and decoded again.
 
-Of a block of 64 weights the largest sets the scale. Bits are stored as planes, eight weights a byte, and decoded by
-plain operators of the graph, which a runtime folds when it loads.
+Of a block of 64 weights the largest sets the scale. Their four low bits stand two in a byte, the fifth ones eight in a
+byte. Plain operators of the graph decode them, which a runtime folds when it loads; bytes stay bytes as long as they
+can, because a runtime keeps what every folded node gives until all of them are.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ _MIDDLE = 2 ** (BITS - 1)
 _CLIPPED = (1.0, 0.92, 0.85, 0.78)
 """Shares of the largest weight that are tried as the end of the scale: less leaves the others finer steps."""
 _SMALLEST_SCALE = np.float32(6e-8)
+_LOW_BYTES, _FIFTH_BYTES = BLOCK // 2, BLOCK // 8
 
-PLANES, SCALE, SHAPE = "_planes", "_scale", "_shape"
+PACKED, SCALE, SHAPE = "_packed", "_scale", "_shape"
 """End the names of what stands in a graph for one weight."""
 SHARED = {
-    "small_shifts": np.arange(8, dtype=np.uint8),
-    "small_one": np.ones(1, np.uint8),
-    "small_places": (2.0 ** np.arange(BITS, dtype=np.float32)).reshape(-1, 1, 1),
-    "small_first_axis": np.zeros(1, np.int64),
-    "small_blocks": np.array([-1, BLOCK], np.int64),
+    "small_parts": np.array([_LOW_BYTES, _FIFTH_BYTES], np.int64),
+    "small_last_axis": np.array([-1], np.int64),
+    "small_low_shifts": np.array([0, 4], np.uint8),
+    "small_low": np.array([15], np.uint8),
+    "small_fifth_shifts": np.arange(8, dtype=np.uint8),
+    "small_four": np.array([4], np.uint8),
+    "small_fifth": np.array([16], np.uint8),
+    "small_pairs": np.array([-1, _LOW_BYTES, 2], np.int64),
     "small_middle": np.array([_MIDDLE], np.float32),
 }
 
@@ -36,7 +41,7 @@ def fits(values: NDArray) -> bool:
 
 
 def packed(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """(BITS, n / 8, 1) planes of bits, the lowest one first, and (n / BLOCK, 1) scales of n weights."""
+    """(n / BLOCK, 40) bytes, low bits and then fifth ones, and (n / BLOCK, 1, 1) scales of n weights."""
     blocks = values.reshape(-1, BLOCK)
     largest = np.abs(blocks).max(axis=1, keepdims=True)
     least = np.full((len(blocks), 1), np.inf)
@@ -49,25 +54,27 @@ def packed(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
         better = error < least
         least = np.where(better, error, least)
         whole, scale = np.where(better, steps, whole).astype(np.int16), np.where(better, tried, scale)
-    bits = (whole.reshape(-1) + _MIDDLE) >> np.arange(BITS)[:, None] & 1
-    planes = np.packbits(bits.astype(np.uint8), axis=1, bitorder="little")
-    return planes[..., None], scale
+    codes = (whole + _MIDDLE).astype(np.uint8)
+    low = codes[:, 0::2] & 15 | codes[:, 1::2] << 4
+    fifth = np.packbits(codes >> 4, axis=1, bitorder="little")
+    return np.concatenate([low, fifth], axis=1), scale[..., None]
 
 
 def unpacked(
-    planes: NDArray[np.uint8], scale: NDArray[np.float16], shape: NDArray[np.int64]
+    stored: NDArray[np.uint8], scale: NDArray[np.float16], shape: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Inverse of `packed`, to what the graph computes with."""
-    bits = np.unpackbits(planes[..., 0], axis=1, bitorder="little")
-    whole = (bits * (1 << np.arange(BITS))[:, None]).sum(axis=0) - _MIDDLE
-    return (whole.reshape(-1, BLOCK).astype(np.float32) * scale.astype(np.float32)).reshape(shape)
+    low, fifth = stored[:, :_LOW_BYTES], stored[:, _LOW_BYTES:]
+    codes = np.stack([low & 15, low >> 4], axis=-1).reshape(-1, BLOCK)
+    codes |= np.unpackbits(fifth, axis=1, bitorder="little") << 4
+    return ((codes.astype(np.float32) - _MIDDLE) * scale[..., 0].astype(np.float32)).reshape(shape)
 
 
 def tensors(name: str, values: NDArray[np.float32]) -> list[onnx.TensorProto]:
     """What stands in a graph for the weight `name`."""
-    planes, scale = packed(values)
+    stored, scale = packed(values)
     return [
-        numpy_helper.from_array(planes, name + PLANES),
+        numpy_helper.from_array(stored, name + PACKED),
         numpy_helper.from_array(scale, name + SCALE),
         numpy_helper.from_array(np.array(values.shape, np.int64), name + SHAPE),
     ]
@@ -81,20 +88,26 @@ def shared_tensors() -> list[onnx.TensorProto]:
 def decoding(name: str) -> list[onnx.NodeProto]:
     """Nodes that make the float32 weight `name` out of its `tensors`."""
     steps = [
-        ("BitShift", [name + PLANES, "small_shifts"], {"direction": "RIGHT"}),
-        ("BitwiseAnd", ["", "small_one"], {}),
-        ("Cast", [""], {"to": TensorProto.FLOAT}),
-        ("Mul", ["", "small_places"], {}),
-        ("ReduceSum", ["", "small_first_axis"], {"keepdims": 0}),
-        ("Reshape", ["", "small_blocks"], {}),
-        ("Sub", ["", "small_middle"], {}),
-        ("Mul", ["", name + "_scale32"], {}),
-        ("Reshape", ["", name + SHAPE], {}),
+        ("Split", [name + PACKED, "small_parts"], ["low", "fifth"], {"axis": 1}),
+        ("Unsqueeze", ["low", "small_last_axis"], ["low1"], {}),
+        ("BitShift", ["low1", "small_low_shifts"], ["low2"], {"direction": "RIGHT"}),
+        ("BitwiseAnd", ["low2", "small_low"], ["low3"], {}),
+        ("Unsqueeze", ["fifth", "small_last_axis"], ["fifth1"], {}),
+        ("BitShift", ["fifth1", "small_fifth_shifts"], ["fifth2"], {"direction": "RIGHT"}),
+        ("BitShift", ["fifth2", "small_four"], ["fifth3"], {"direction": "LEFT"}),
+        ("BitwiseAnd", ["fifth3", "small_fifth"], ["fifth4"], {}),
+        ("Reshape", ["fifth4", "small_pairs"], ["fifth5"], {}),
+        ("BitwiseOr", ["low3", "fifth5"], ["codes"], {}),
+        ("Cast", ["codes"], ["codes32"], {"to": TensorProto.FLOAT}),
+        ("Sub", ["codes32", "small_middle"], ["whole"], {}),
+        ("Cast", [name + SCALE], ["scale32"], {"to": TensorProto.FLOAT}),
+        ("Mul", ["whole", "scale32"], ["weights"], {}),
+        ("Reshape", ["weights", name + SHAPE], [""], {}),
     ]
-    nodes = [helper.make_node("Cast", [name + SCALE], [name + "_scale32"], to=TensorProto.FLOAT)]
-    before = ""
-    for number, (operator, inputs, attributes) in enumerate(steps):
-        after = name if number == len(steps) - 1 else f"{name}_small{number}"
-        nodes.append(helper.make_node(operator, [i or before for i in inputs], [after], **attributes))
-        before = after
-    return nodes
+    made = {after: f"{name}_{after}" if after else name for _, _, outputs, _ in steps for after in outputs}
+    return [
+        helper.make_node(
+            operator, [made.get(i, i) for i in inputs], [made[o] for o in outputs], **attributes
+        )
+        for operator, inputs, outputs, attributes in steps
+    ]

@@ -21,7 +21,7 @@ FRAMES = 112
 COUNTS = {
     "/camera/image_raw/compressed": FRAMES,
     "/camera/camera_info": FRAMES,
-    "/camera/depth/image_raw/compressedDepth": FRAMES // 2,
+    "/camera/depth/image_raw/compressedDepth": FRAMES // 4,
     "/object/pose": FRAMES,
     "/tf": FRAMES,
     "/tf_static": 1,
@@ -69,7 +69,7 @@ def pose_matrix(message):
 
 def test_every_topic_has_its_messages_and_the_bag_is_small(bag):
     assert {topic: len(found) for topic, found in bag.items()} == COUNTS
-    assert sum(f.stat().st_size for f in BAG.iterdir()) < 12_000_000
+    assert sum(f.stat().st_size for f in BAG.iterdir()) < 9_000_000
     qos = (BAG / "metadata.yaml").read_text()
     assert "transient_local" in qos or "durability: 1" in qos  # a late listener must get /tf_static
 
@@ -114,7 +114,7 @@ def test_the_objects_centre_projects_into_its_mask_and_behind_its_surface(
             surface = depths[frame["stamp_ns"]][round(v), round(u)]
             assert surface <= centre[2]  # something stands in front of a solid's centre
             on_surface += centre[2] - surface < half_diagonal
-    assert on_surface >= 0.9 * FRAMES / 2  # elsewhere the arm is in front
+    assert on_surface >= 0.9 * FRAMES / 4  # elsewhere the arm is in front
 
 
 def test_truth_follows_from_poses_and_the_first_depth_image(bag, truth, camera, world_from_camera, depths):

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from spatial_mllm_core import tasks
+from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_training.data.drills import DrillSource
-from spatial_mllm_training.data.packing import IGNORE
+from spatial_mllm_training.data.packing import IGNORE, ShownImage, pack
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import MixConfig
 from spatial_mllm_training.training_loop.batch import Batch, collate
@@ -87,6 +88,24 @@ def test_the_decoder_hears_a_told_depth_as_it_hears_a_seen_one(learner, drills):
         expected[row, token] = torch.from_numpy(depth_code(np.array([depth_m]), heard.shape[-1])[0])
     torch.testing.assert_close(heard, expected, atol=1e-5, rtol=0)
     assert len(batch.told) > 16
+
+
+@torch.no_grad()
+def test_beside_images_a_told_depth_stands_behind_the_look_of_some_place_of_theirs(learner, drills):
+    """As a seen one does, whose pointer carries what the image shows there."""
+    rng = np.random.default_rng(0)
+    rays = np.asarray(CameraModel.from_fov(32, 32, hfov_rad=1.2).token_rays(2, 2), np.float32).reshape(-1, 4)
+    image = ShownImage(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), (2, 2), rays, True)
+    seen = pack("seen", [image], [], learner.form)
+    batch = collate([seen, drills.sample(0), drills.sample(1)], learner.pad_id)
+    model = learner.model
+    embeds = embedded(model, batch)
+    looks = embeds[model.image_mask(batch.ids)]
+    heard = (embeds - model.hf.get_input_embeddings()(batch.ids))[tuple(batch.told.unbind(1))]
+    shown = heard - torch.from_numpy(depth_code(batch.told_m.numpy(), heard.shape[-1]))
+    distance = torch.cdist(shown, looks)
+    assert len(looks) == 4 and distance.min(1).values.max() < 1e-4
+    assert len(set(distance.argmin(1).tolist())) > 1
 
 
 def test_drills_alone_make_a_step(config, learner, drills, tmp_path):

@@ -106,8 +106,6 @@ def decoding(name: str) -> list[onnx.NodeProto]:
     ]
     made = {after: f"{name}_{after}" if after else name for _, _, outputs, _ in steps for after in outputs}
     return [
-        helper.make_node(
-            operator, [made.get(i, i) for i in inputs], [made[o] for o in outputs], **attributes
-        )
+        helper.make_node(operator, [made.get(i, i) for i in inputs], [made[o] for o in outputs], **attributes)
         for operator, inputs, outputs, attributes in steps
     ]

@@ -58,7 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument(
         "--benchmark", type=Path, default=_MINI if _MINI.is_dir() else None,
-        help="MultiSPA data set to ask, best what `benchmark make` writes (default: the 26 x 20 rows of the tests)",
+        help="MultiSPA data set to ask, best what `benchmark make` writes (default: the 26 x 10 rows of the tests)",
     )  # fmt: skip
     asked.add_argument("--benchmark-score", type=Path, help="what `benchmark score --out` wrote, instead")
     add(

@@ -15,11 +15,8 @@ from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
 def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     """(B, S, D) embeddings of prompts with their visual tokens in place."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
-    if model.deep_pointers and len(batch.told):
-        codes = torch.from_numpy(depth_code(batch.told_m.cpu().numpy(), embeds.shape[-1]))
-        embeds = embeds.index_put(tuple(batch.told.unbind(1)), codes.to(embeds), accumulate=True)
     if not batch.groups:
-        return embeds
+        return _with_told_depths(embeds, batch) if model.deep_pointers else embeds
     tokens = [
         model.embed_images(
             normalised(model.processing, g.pixels.permute(0, 3, 1, 2)), g.rays, g.has_camera, g.first
@@ -27,6 +24,8 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
         for g in batch.groups
     ]
     visual = _in_prompt_order(tokens, batch.groups)
+    if model.deep_pointers:
+        embeds = _with_told_depths(embeds, batch, visual)
     embeds = embeds.to(visual.dtype).masked_scatter(model.image_mask(batch.ids)[..., None], visual)
     if not model.pointers or not len(batch.pointers):
         return embeds
@@ -34,6 +33,27 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     if model.deep_pointers:
         shown = shown + _depth_codes(model, batch, embeds).to(shown)
     return embeds.index_put(tuple(batch.pointers.unbind(1)), shown.to(embeds.dtype), accumulate=True)
+
+
+_STRIDE = 7919
+"""A prime: which look a told point has depends on nothing but its place in the batch."""
+
+
+def _with_told_depths(embeds: Tensor, batch: Batch, visual: Tensor | None = None) -> Tensor:
+    """Points whose depths are told carry them, behind the look of some other point, as those of images do.
+
+    Without looks a depth is learnt to be read that no point of an image shows so plainly.
+
+    Args:
+        visual: (T, D) visual tokens of the batch.
+    """
+    count = len(batch.told)
+    if not count:
+        return embeds
+    shown = torch.from_numpy(depth_code(batch.told_m.cpu().numpy(), embeds.shape[-1])).to(embeds)
+    if visual is not None:
+        shown = shown + visual.detach()[torch.arange(count, device=visual.device) * _STRIDE % len(visual)]
+    return embeds.index_put(tuple(batch.told.unbind(1)), shown.to(embeds.dtype), accumulate=True)
 
 
 def decoder_positions(model: CameraAwareVLM, positions_3BS: Tensor) -> Tensor:

@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_core.model.numbers import NumberReader
+from spatial_mllm_core.model.numbers import NumberReader, probabilities
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE, format_coordinate
+
+_TOLERANCE = COORDINATE_SCALE // 20
+"""5 % of the width, within which a coordinate counts as right (papers.md 2.4)."""
+_NEAR = np.concatenate([np.arange(1, _TOLERANCE), np.arange(_TOLERANCE, 0, -1)]) / _TOLERANCE
 
 Choose = Callable[[NDArray[np.floating]], int]
 
@@ -26,16 +30,32 @@ class ChoiceReader:
 
     def choose(self, logits_V: NDArray[np.floating]) -> int:
         """The next token."""
-        allowed = sorted({choice[self._at] for choice in self._open})
-        token = allowed[int(logits_V[allowed].argmax())]
+        allowed = list(dict.fromkeys(choice[self._at] for choice in self._open))
+        token = allowed[int(self._preferred(logits_V[allowed]).argmax())]
         self._open = [choice for choice in self._open if choice[self._at] == token]
         self._at += 1
         return token
+
+    def _preferred(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Of the tokens that may come next, in the order of the choices."""
+        return logits
 
     @property
     def is_done(self) -> bool:
         """Whether one of them has been chosen, whole."""
         return self._at == len(self._open[0])
+
+
+class _NumberChoice(ChoiceReader):
+    """Of texts for 0, 1, .. with a token for each number the one around which most of the probability lies.
+
+    A model that is unsure between 300 and 310, each at two spellings' worth, has no better answer elsewhere.
+    """
+
+    def _preferred(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        if len(logits) < len(self._open) or len(logits) <= len(_NEAR):
+            return logits
+        return np.convolve(probabilities(logits), _NEAR, mode="same")
 
 
 class CoordinateReader:
@@ -47,13 +67,13 @@ class CoordinateReader:
 
     def __init__(self, parts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]) -> None:
         beginnings, self._ends = parts
-        self._reader = ChoiceReader(beginnings)
+        self._reader = _NumberChoice(beginnings)
 
     def choose(self, logits_V: NDArray[np.floating]) -> int:
         """The next token."""
         token = self._reader.choose(logits_V)
         if self._reader.is_done:
-            self._reader = ChoiceReader(self._ends)
+            self._reader = _NumberChoice(self._ends)
         return token
 
 

@@ -58,7 +58,7 @@ class NumberReader:
         self._left, self._quantile = self._digits, quantile
 
     def _sign(self, logits_V: NDArray[np.floating]) -> int:
-        minus, _ = _probabilities(logits_V[self._sign_ids])
+        minus, _ = probabilities(logits_V[self._sign_ids])
         if minus > 0.5:  # magnitudes below zero run the other way
             self._begin(1.0 - 0.5 / minus)
             return int(self._sign_ids[0])
@@ -66,7 +66,7 @@ class NumberReader:
         return int(self._sign_ids[1])
 
     def _digit(self, logits_V: NDArray[np.floating]) -> int:
-        upto = np.cumsum(_probabilities(logits_V[self._digit_ids]))
+        upto = np.cumsum(probabilities(logits_V[self._digit_ids]))
         digit = min(int(np.searchsorted(upto, self._quantile, side="right")), 9)
         below = 0.0 if digit == 0 else float(upto[digit - 1])
         share = max(float(upto[digit]) - below, 1e-12)
@@ -75,6 +75,7 @@ class NumberReader:
         return int(self._digit_ids[digit])
 
 
-def _probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Softmax."""
     shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
     return np.asarray(shifted / shifted.sum())

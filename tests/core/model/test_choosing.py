@@ -86,9 +86,25 @@ def test_the_coordinate_that_is_thought_is_said(tokenizer, x, y):
     thought = tokenizer.encode(words, add_special_tokens=False).ids
 
     def logits(at, width):
-        return np.eye(width)[thought[at] if at < len(thought) else width - 1]
+        return 30.0 * np.eye(width)[thought[at] if at < len(thought) else width - 1]
 
     assert read_coordinate(tokenizer, logits) == words
+
+
+def test_of_coordinates_the_one_near_most_others_is_said(tokenizer):
+    """Nine neighbours of 300, each less likely than 800 alone, outweigh it."""
+    value = {
+        v: tokenizer.encode(f"`[ {v} , {v} ]`", add_special_tokens=False).ids[2]
+        for v in (*range(296, 305), 800)
+    }
+
+    def logits(_, width):
+        found = np.full(width, -9.0)
+        found[list(value.values())] = 1.0
+        found[value[800]] = 2.0
+        return found
+
+    assert read_coordinate(tokenizer, logits) == "`[ 300 , 300 ]`"
 
 
 def test_a_model_of_random_thoughts_gives_a_pixel_of_the_image(bundle_folder):

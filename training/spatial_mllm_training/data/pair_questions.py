@@ -105,17 +105,25 @@ def size_questions(rng: np.random.Generator, view: SceneView, count: int) -> lis
 
 
 def pair_questions(
-    rng: np.random.Generator, first: SceneView, second: SceneView, count: int
+    rng: np.random.Generator, first: SceneView, second: SceneView, count: int, *, correspondences: int = 1
 ) -> list[Question]:
-    """About two images of a scene: how things moved and, where the camera did, how it did and what is seen again."""
+    """About two images of a scene: how things moved and, where the camera did, how it did and what is seen again.
+
+    Args:
+        count: of questions; more than one correspondence comes on top.
+        correspondences: of images that do not show the same places at the same pixels.
+    """
     if count == 0:
         return []
     moving = first.camera != second.camera
     questions: list[Question] = []
+    found: list[Question] = []
     if moving:
         questions = _camera_questions(rng, first, second)[: max(1, count // 2)]
-        questions += _correspondences(rng, first, second, 1)
-    return questions + _movements(rng, first, second, max(0, count - len(questions)), moving=moving)
+    if moving or first.crop != second.crop:
+        found = _correspondences(rng, first, second, correspondences)
+    others = max(0, count - len(questions) - min(1, len(found)))
+    return questions + found + _movements(rng, first, second, others, moving=moving)
 
 
 def _camera_questions(rng: np.random.Generator, first: SceneView, second: SceneView) -> list[Question]:

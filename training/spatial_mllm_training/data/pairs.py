@@ -60,6 +60,8 @@ class PairConfig:
         width, height: model input, pixels.
         pitch: pixels per visual token and axis.
         single_questions, pair_questions: packed questions per sample.
+        correspondences: points of the first image that are asked for in the second one, of another camera or window;
+            more than one come on top of `pair_questions`.
         size_questions: likewise, about the size of things in the first image.
         dotted: share of samples whose images carry dots, with a question or two about them.
         served_template: probability of the template that the runtime serves.
@@ -76,6 +78,7 @@ class PairConfig:
     depth_cells_per_token: int = 8
     single_questions: int = 5
     pair_questions: int = 6
+    correspondences: int = 1
     size_questions: int = 0
     dotted: float = 0.0
     served_template: float = 0.75
@@ -201,7 +204,8 @@ class PairBuilder:
             single=single_questions(rng, views[0], cfg.single_questions)
             + size_questions(rng, views[0], cfg.size_questions)
             + marks.single,
-            pair=pair_questions(rng, *views, cfg.pair_questions) + marks.pair,
+            pair=pair_questions(rng, *views, cfg.pair_questions, correspondences=cfg.correspondences)
+            + marks.pair,
         )
 
     def _views(

@@ -36,6 +36,7 @@ def tiny_cpu() -> TrainConfig:
             own_crops=0.1,
             same_time=0.05,
             pair_questions=5,
+            correspondences=8,
             size_questions=1,
             dotted=0.5,
         ),

@@ -139,9 +139,10 @@ def test_labels_agree_with_an_independent_path(scene, tokenizer, augment):
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_what_is_seen_again_lies_where_opencv_projects_it(tokenizer, augment):
+@pytest.mark.parametrize("count", [1, 6])
+def test_what_is_seen_again_lies_where_opencv_projects_it(tokenizer, augment, count):
     """Points of a still scene, of real renderings: nothing hidden is asked about, each image has its own window."""
-    config = PairConfig(still_camera=0.0, same_time=1.0, own_crops=1.0)
+    config = PairConfig(still_camera=0.0, same_time=1.0, own_crops=1.0, correspondences=count)
     builder = PairBuilder(RENDERED, tokenizer, config, augment=augment)
     off_px, apart = [], []
     for seed in range(60):
@@ -172,6 +173,47 @@ def test_what_is_seen_again_lies_where_opencv_projects_it(tokenizer, augment):
     # a cell of depth is wider than a pixel: at edges the truth is known better than here
     assert np.median(off_px) < 0.8 and np.percentile(off_px, 85) < 3.0
     assert np.median(apart) < 0.02 and np.percentile(apart, 85) < 0.08
+
+
+def test_a_still_camera_is_asked_what_is_seen_again_only_where_its_windows_differ(scene, tokenizer):
+    def asked(own_crops):
+        config = PairConfig(still_camera=1.0, own_crops=own_crops, correspondences=3, pair_questions=4)
+        builder = PairBuilder([scene], tokenizer, config)
+        views = [builder.draw(np.random.default_rng(seed)) for seed in range(12)]
+        names = [[question.task.name for question in view.pair] for view in views]
+        return [each.count("visual_correspondence_coor_2_coor") for each in names], list(map(len, names))
+
+    found, all_of_them = asked(0.0)
+    assert set(found) == {0} and set(all_of_them) == {4}
+    found, all_of_them = asked(1.0)
+    assert max(found) == 3 and set(all_of_them) <= {4, 5, 6}
+
+
+def test_everything_about_the_cameras_movement_is_asked_on_top(scene, tokenizer):
+    """The same of the rest; what stands still along an axis has no direction there."""
+    kinds = (
+        "x_movement",
+        "y_movement",
+        "z_movement",
+        "yaw",
+        "pitch",
+        "total_distance",
+        "displacement_vector",
+    )
+    for seed in range(8):
+        usual, whole = (
+            PairBuilder(
+                [scene],
+                tokenizer,
+                PairConfig(still_camera=0.0, pair_questions=6, whole_camera=whole),
+                augment=False,
+            ).draw(np.random.default_rng(seed))
+            for whole in (False, True)
+        )
+        names = [[q.task.name for q in view.pair if q.task.name.startswith(kinds)] for view in (usual, whole)]
+        assert len(names[0]) == 3 and len(set(names[1])) == len(names[1]) >= 6
+        assert {"total_distance", "displacement_vector"} < set(names[1])
+        assert len(usual.pair) - len(names[0]) == len(whole.pair) - len(names[1])
 
 
 def test_turns_of_the_camera_are_those_of_its_optical_axis(scene, tokenizer):

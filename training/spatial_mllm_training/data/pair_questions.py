@@ -105,29 +105,38 @@ def size_questions(rng: np.random.Generator, view: SceneView, count: int) -> lis
 
 
 def pair_questions(
-    rng: np.random.Generator, first: SceneView, second: SceneView, count: int, *, correspondences: int = 1
+    rng: np.random.Generator,
+    first: SceneView,
+    second: SceneView,
+    count: int,
+    *,
+    correspondences: int = 1,
+    whole_camera: bool = False,
 ) -> list[Question]:
     """About two images of a scene: how things moved and, where the camera did, how it did and what is seen again.
 
     Args:
-        count: of questions; more than one correspondence comes on top.
-        correspondences: of images that do not show the same places at the same pixels.
+        count: of questions; what the next two ask for beyond the usual comes on top.
+        correspondences: of images that do not show the same places at the same pixels; 1 is usual.
+        whole_camera: everything about the camera's movement, instead of half of `count`.
     """
     if count == 0:
         return []
     moving = first.camera != second.camera
-    questions: list[Question] = []
+    about_camera = _camera_questions(rng, first, second, every=whole_camera) if moving else []
     found: list[Question] = []
-    if moving:
-        questions = _camera_questions(rng, first, second)[: max(1, count // 2)]
     if moving or first.crop != second.crop:
         found = _correspondences(rng, first, second, correspondences)
-    others = max(0, count - len(questions) - min(1, len(found)))
-    return questions + found + _movements(rng, first, second, others, moving=moving)
+    half = max(1, count // 2)
+    others = max(0, count - min(half, len(about_camera)) - min(1, len(found)))
+    asked = about_camera if whole_camera else about_camera[:half]
+    return asked + found + _movements(rng, first, second, others, moving=moving)
 
 
-def _camera_questions(rng: np.random.Generator, first: SceneView, second: SceneView) -> list[Question]:
-    """One of each kind, in random order."""
+def _camera_questions(
+    rng: np.random.Generator, first: SceneView, second: SceneView, *, every: bool = False
+) -> list[Question]:
+    """One of each kind, or every one, in random order."""
     poses = first.world_from_camera, second.world_from_camera
     offset = camera_motion.camera_displacement_m(*poses)
     truths = camera_motion.direction_truths(offset)
@@ -137,9 +146,8 @@ def _camera_questions(rng: np.random.Generator, first: SceneView, second: SceneV
         Question(camera_motion.CAMERA_VECTOR, (), camera_motion.vector_truth(offset)),
     ]
     for kind in (_DIRECTIONS, _TURNS, _ANGLES):
-        task = kind[int(rng.integers(len(kind)))]
-        if task.name in truths:
-            found.append(Question(task, (), truths[task.name]))
+        of_kind = kind if every else (kind[int(rng.integers(len(kind)))],)
+        found += [Question(task, (), truths[task.name]) for task in of_kind if task.name in truths]
     return [found[i] for i in rng.permutation(len(found))]
 
 

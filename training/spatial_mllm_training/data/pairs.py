@@ -62,6 +62,7 @@ class PairConfig:
         single_questions, pair_questions: packed questions per sample.
         correspondences: points of the first image that are asked for in the second one, of another camera or window;
             more than one come on top of `pair_questions`.
+        whole_camera: where the camera moved, everything is asked about that, on top, too.
         size_questions: likewise, about the size of things in the first image.
         dotted: share of samples whose images carry dots, with a question or two about them.
         served_template: probability of the template that the runtime serves.
@@ -79,6 +80,7 @@ class PairConfig:
     single_questions: int = 5
     pair_questions: int = 6
     correspondences: int = 1
+    whole_camera: bool = False
     size_questions: int = 0
     dotted: float = 0.0
     served_template: float = 0.75
@@ -204,7 +206,13 @@ class PairBuilder:
             single=single_questions(rng, views[0], cfg.single_questions)
             + size_questions(rng, views[0], cfg.size_questions)
             + marks.single,
-            pair=pair_questions(rng, *views, cfg.pair_questions, correspondences=cfg.correspondences)
+            pair=pair_questions(
+                rng,
+                *views,
+                cfg.pair_questions,
+                correspondences=cfg.correspondences,
+                whole_camera=cfg.whole_camera,
+            )
             + marks.pair,
         )
 

@@ -45,6 +45,8 @@ def small_gpu() -> TrainConfig:
             still_camera=0.6,
             own_crops=0.1,
             same_time=0.05,
+            correspondences=8,
+            whole_camera=True,
             size_questions=1,
             dotted=0.5,
         ),

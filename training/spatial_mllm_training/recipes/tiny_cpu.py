@@ -37,6 +37,7 @@ def tiny_cpu() -> TrainConfig:
             same_time=0.05,
             pair_questions=5,
             correspondences=8,
+            whole_camera=True,
             size_questions=1,
             dotted=0.5,
         ),

@@ -39,3 +39,10 @@ def test_features_may_weigh_nothing_beside_the_teachers_depth():
 def test_published_checkpoints_spell_numbers_as_published():
     with pytest.raises(ValueError, match="number_digits is 0"):
         dataclasses.replace(RECIPES["qwen2_5_vl_3b_lora"](), number_digits=5)
+
+
+@pytest.mark.parametrize("more", [{"named_letters": True}, {"choice_weight": 4.0}])
+def test_published_checkpoints_answer_as_published(more):
+    """Nothing of a recipe is silently left unused."""
+    with pytest.raises(ValueError, match="answers as published"):
+        dataclasses.replace(RECIPES["qwen2_5_vl_3b_lora"](), **more)

@@ -15,6 +15,8 @@ _TOLERANCE = COORDINATE_SCALE // 20
 _NEAR = np.concatenate([np.arange(1, _TOLERANCE), np.arange(_TOLERANCE, 0, -1)]) / _TOLERANCE
 
 Choose = Callable[[NDArray[np.floating]], int]
+CoordinateParts = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
+"""Tokens of every "`[ x , ", and of every "y ]`" with the stop."""
 
 
 class ChoiceReader:
@@ -47,9 +49,9 @@ class ChoiceReader:
 
 
 class _NumberChoice(ChoiceReader):
-    """Of texts for 0, 1, .. with a token for each number the one around which most of the probability lies.
+    """Of texts for 0, 1, .., where each has a token of its own, the one near which most of the probability lies.
 
-    A model that is unsure between 300 and 310, each at two spellings' worth, has no better answer elsewhere.
+    Neighbours share what a model knows: the likeliest number alone may be one of few, far from all the others.
     """
 
     def _preferred(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -59,13 +61,9 @@ class _NumberChoice(ChoiceReader):
 
 
 class CoordinateReader:
-    """Chooses the tokens of "`[ x , y ]`", whatever else is likelier: x first, then y.
+    """Chooses the tokens of "`[ x , y ]`", whatever else is likelier: x first, then y."""
 
-    Args:
-        parts: tokens of every beginning "`[ x , ", and of every end "y ]`" with the stop.
-    """
-
-    def __init__(self, parts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]) -> None:
+    def __init__(self, parts: CoordinateParts) -> None:
         beginnings, self._ends = parts
         self._reader = _NumberChoice(beginnings)
 
@@ -77,15 +75,16 @@ class CoordinateReader:
         return token
 
 
-def coordinate_parts(
-    encode: Callable[[str], list[int]], stop_id: int
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """What a `CoordinateReader` chooses from."""
+def coordinate_parts(encode: Callable[[str], list[int]], stop_id: int) -> CoordinateParts | None:
+    """What a `CoordinateReader` chooses from; None where a tokenizer joins x and y."""
     beginnings, ends = [], []
     comma = encode(" , ")
     for value in range(COORDINATE_SCALE):
         whole = encode(f"`{format_coordinate((value, value))}`")
-        middle = next(i for i in range(len(whole)) if whole[i : i + len(comma)] == comma) + len(comma)
+        starts = [i for i in range(len(whole)) if whole[i : i + len(comma)] == comma]
+        if len(starts) != 1:
+            return None
+        middle = starts[0] + len(comma)
         beginnings.append(tuple(whole[:middle]))
         ends.append((*whole[middle:], stop_id))
     return beginnings, ends

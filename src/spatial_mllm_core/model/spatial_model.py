@@ -26,7 +26,13 @@ from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
-from spatial_mllm_core.model.choosing import Choose, CoordinateReader, chooser, coordinate_parts
+from spatial_mllm_core.model.choosing import (
+    Choose,
+    CoordinateParts,
+    CoordinateReader,
+    chooser,
+    coordinate_parts,
+)
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
@@ -223,8 +229,9 @@ class SpatialModel:
         deadline = None if request.deadline_s is None else began + request.deadline_s
         said = lettered(choices) if self.manifest.prompt.named_letters else choices
         named = dict(zip(said, choices, strict=True)) if said != choices else {}
-        is_coordinate = task is not None and task.kind == "coordinate" and not said
-        choose = CoordinateReader(self._coordinates).choose if is_coordinate else self._chooser(said)
+        is_free_coordinate = task is not None and task.kind == "coordinate" and not said
+        parts = self._coordinates if is_free_coordinate else None
+        choose = CoordinateReader(parts).choose if parts else self._chooser(said)
         text, confidence = self._generate(
             prefix,
             asked_of,
@@ -394,7 +401,7 @@ class SpatialModel:
         )
 
     @cached_property
-    def _coordinates(self) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    def _coordinates(self) -> CoordinateParts | None:
         return coordinate_parts(self._encode, self._stop_id)
 
     def _id_of(self, character: str) -> int:

@@ -91,6 +91,19 @@ def test_the_coordinate_that_is_thought_is_said(tokenizer, x, y):
     assert read_coordinate(tokenizer, logits) == words
 
 
+def test_a_tokenizer_that_joins_x_and_y_leaves_coordinates_free(bundle_folder):
+    whole = {}
+    assert coordinate_parts(lambda text: [whole.setdefault(text, len(whole))], 0) is None
+    model = SpatialModel.load(bundle_folder)
+    model._coordinates = None
+    thought = iter([*model._encode("`[ 250 , 500 ]`"), model._stop_id])
+    model._chooser = lambda choices: lambda logits: next(thought)
+    camera = CameraModel.from_fov(128, 96, hfov_rad=1.1)
+    frames = tuple(Frame(i, "optical", np.zeros((96, 128, 3), np.uint8), camera) for i in (1, 2))
+    answer = model.ask(AskRequest("visual_correspondence_coor_2_coor", frames, ((20.0, 80.0),)))
+    assert answer.values == (32.0, 48.0)
+
+
 def test_of_coordinates_the_one_near_most_others_is_said(tokenizer):
     """Nine neighbours of 300, each less likely than 800 alone, outweigh it."""
     value = {

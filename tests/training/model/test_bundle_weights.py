@@ -132,3 +132,12 @@ def test_what_is_no_graph_is_a_sentence(bundle):
     bundle.path("lift.onnx").write_bytes(b"no graph at all")
     with pytest.raises(SpatialError, match="is not an ONNX graph"):
         read_weights(bundle)
+
+
+def test_weights_as_older_bundles_stored_them_are_a_sentence(bundle):
+    graph = onnx.load(str(bundle.path("lift.onnx")))
+    tensor = next(t for t in graph.graph.initializer if t.name.endswith(small_weights.PACKED))
+    tensor.name = tensor.name.replace(small_weights.PACKED, "_planes")
+    onnx.save(graph, str(bundle.path("lift.onnx")))
+    with pytest.raises(SpatialError, match="store them as earlier versions did"):
+        read_weights(bundle)

@@ -1,7 +1,8 @@
 """Questions about points whose depths are told instead of seen: what to do with a depth, drilled without images.
 
 A pointer of a model of deep pointers carries how far its point is. To say that number, and to compare two of them,
-takes a small decoder thousands of questions, which cost a tenth without the images that they are about.
+takes a small decoder thousands of questions, which cost a tenth without the images that they are about. The look of a
+place, which pointers also carry, is one of some image of the batch (`training_loop.prompts`).
 """
 
 from __future__ import annotations

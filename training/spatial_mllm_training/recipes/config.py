@@ -215,7 +215,9 @@ class TrainConfig:
         if self.number_digits and self.published is not None:
             raise ValueError("a published checkpoint spells numbers as published: number_digits is 0")
         if self.published is not None and (self.named_letters or self.choice_weight != 1.0):
-            raise ValueError("a published checkpoint answers as published: no named_letters, choice_weight is 1")
+            raise ValueError(
+                "a published checkpoint answers as published: no named_letters, choice_weight is 1"
+            )
         if self.digit_weights and len(self.digit_weights) != self.number_digits:
             raise ValueError(
                 f"{self.number_digits} digits have as many weights, not {len(self.digit_weights)}"

@@ -67,13 +67,13 @@ def tiny_cpu_longer() -> TrainConfig:
 def tiny_cpu_drills() -> TrainConfig:
     """What to do with a depth that is known, at the rates of `tiny_cpu`: mostly drills, which cost a tenth of images.
 
-    Two points are compared after some minutes of it; in the mixture of `tiny_cpu` alone, not after an hour.
+    After it two points are compared; in the mixture of `tiny_cpu` alone, not after an hour.
     """
     return replace(
         tiny_cpu(),
         name="tiny_cpu_drills",
         mix=MixConfig(pairs=0.15, rows=0.05, drills=0.8),
-        minutes=10.0,
+        minutes=20.0,
     )
 
 

@@ -186,7 +186,9 @@ def main() -> None:
         raise SystemExit(f"{options.scenes} holds no scene_*.npz; run make_scenes first")
     stock = without_additions(config)
     tokenizer = build_learner(stock).tokenizer
-    one_question = dataclasses.replace(config.data, single_questions=0, pair_questions=1, still_camera=1.0)
+    one_question = dataclasses.replace(
+        config.data, single_questions=0, pair_questions=1, size_questions=0, dotted=0.0, still_camera=1.0
+    )
     source = PairSource(PairBuilder(scenes, tokenizer, one_question, augment=False, maps=True), 0)
     samples = [source.sample(n) for n in range(config.batch)]
     off = dataclasses.replace(stock, depth_weight=0.0, spatial=None)

@@ -17,6 +17,7 @@ class AskRequest:
         points_px: (u, v) raw pixels of the first frame, integer coordinates are pixel centres.
         question: free text; used only when `task` is "".
         choices: the answers that a free question admits; () for any. A task knows its own.
+        wants_coordinate: a free question is answered by a coordinate of the last image. A task knows it.
         category: what an object-size task asks about, such as "chair"; used only by these.
         variant: which of two things a task asks for, such as "farther"; "" for its first.
         max_new_tokens: bound on the decoded answer.
@@ -32,6 +33,7 @@ class AskRequest:
     category: str = ""
     variant: str = ""
     choices: tuple[str, ...] = ()
+    wants_coordinate: bool = False
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,8 @@ class SpatialModel:
         deadline = None if request.deadline_s is None else began + request.deadline_s
         said = lettered(choices) if self.manifest.prompt.named_letters else choices
         named = dict(zip(said, choices, strict=True)) if said != choices else {}
-        is_free_coordinate = task is not None and task.kind == "coordinate" and not said
-        parts = self._coordinates if is_free_coordinate else None
+        wants_coordinate = request.wants_coordinate if task is None else task.kind == "coordinate"
+        parts = self._coordinates if wants_coordinate and not said else None
         choose = CoordinateReader(parts).choose if parts else self._chooser(said)
         text, confidence = self._generate(
             prefix,

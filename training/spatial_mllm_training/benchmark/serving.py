@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
@@ -26,8 +27,8 @@ def ask_bundle(bundle: str | Path, rows: Sequence[Row], images: Path, *, quiet: 
     """The texts of a bundle for the subtasks of its manifest.
 
     The words are the runtime's own (first template, with the row's wording and category), not the
-    row's; letters, directions and named points are chosen among the admissible ones; and every image
-    comes with its K. A question that the runtime refuses stays unanswered.
+    row's; letters, directions and named points are chosen among the admissible ones, coordinates read as such;
+    and every image comes with its K. A question that the runtime refuses stays unanswered.
 
     Args:
         images: folder that the rows' image paths start from.
@@ -51,6 +52,7 @@ def ask_bundle(bundle: str | Path, rows: Sequence[Row], images: Path, *, quiet: 
             tuple(frames.get(row, i) for i in range(len(row.image))),
             question=served_question(row),
             choices=served_choices(row),
+            wants_coordinate=tasks.get(row.question_type).kind == "coordinate",
         )
         try:
             texts[row.id] = model.ask(request).text

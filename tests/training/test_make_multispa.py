@@ -286,6 +286,8 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # a job in the background of a shell inherits an ignored SIGINT, and then nothing interrupts it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert making.stderr is not None
     said = making.stderr.read(len("drafting"))

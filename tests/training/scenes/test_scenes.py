@@ -312,6 +312,8 @@ def test_ctrl_c_finishes_the_scenes_in_hand_and_leaves_the_others(tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         start_new_session=True,
+        # a job in the background of a shell inherits an ignored SIGINT, and then nothing interrupts it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = ""
     while not re.search(r"\| [1-9]\d*/400", said):

@@ -11,7 +11,7 @@ from spatial_mllm_core.model.numbers import NumberReader, probabilities
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE, format_coordinate
 
 _TOLERANCE = COORDINATE_SCALE // 20
-"""5 % of the width, within which a coordinate counts as right (papers.md 2.4)."""
+"""5 % of the width, within which a coordinate counts as right (papers.md 2.5)."""
 _NEAR = np.concatenate([np.arange(1, _TOLERANCE), np.arange(_TOLERANCE, 0, -1)]) / _TOLERANCE
 
 Choose = Callable[[NDArray[np.floating]], int]

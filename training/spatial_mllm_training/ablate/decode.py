@@ -1,6 +1,7 @@
 """Answers to many packed questions at once: images are read once, one token of each question a step.
 
-Tokens are chosen by what chooses them in the runtime, see `spatial_mllm_core.model.choosing`.
+Tokens are chosen by what chooses them in the runtime, see `spatial_mllm_core.model.choosing`; coordinates that are no
+choice are spelled freely here, where the runtime admits nothing else.
 
 What a question sees while it is answered is what it saw in training. Knows neither subtasks nor files.
 """

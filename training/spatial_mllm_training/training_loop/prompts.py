@@ -16,7 +16,7 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     """(B, S, D) embeddings of prompts with their visual tokens in place."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
     if not batch.groups:
-        return _with_told_depths(embeds, batch) if model.deep_pointers else embeds
+        return _with_told_depths(model, embeds, batch)
     tokens = [
         model.embed_images(
             normalised(model.processing, g.pixels.permute(0, 3, 1, 2)), g.rays, g.has_camera, g.first
@@ -24,8 +24,7 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
         for g in batch.groups
     ]
     visual = _in_prompt_order(tokens, batch.groups)
-    if model.deep_pointers:
-        embeds = _with_told_depths(embeds, batch, visual)
+    embeds = _with_told_depths(model, embeds, batch, visual)
     embeds = embeds.to(visual.dtype).masked_scatter(model.image_mask(batch.ids)[..., None], visual)
     if not model.pointers or not len(batch.pointers):
         return embeds
@@ -39,7 +38,9 @@ _STRIDE = 7919
 """A prime: which look a told point has depends on nothing but its place in the batch."""
 
 
-def _with_told_depths(embeds: Tensor, batch: Batch, visual: Tensor | None = None) -> Tensor:
+def _with_told_depths(
+    model: CameraAwareVLM, embeds: Tensor, batch: Batch, visual: Tensor | None = None
+) -> Tensor:
     """Points whose depths are told carry them, behind the look of some other point, as those of images do.
 
     Without looks a depth is learnt to be read that no point of an image shows so plainly.
@@ -48,7 +49,7 @@ def _with_told_depths(embeds: Tensor, batch: Batch, visual: Tensor | None = None
         visual: (T, D) visual tokens of the batch.
     """
     count = len(batch.told)
-    if not count:
+    if not model.deep_pointers or not count:
         return embeds
     shown = torch.from_numpy(depth_code(batch.told_m.cpu().numpy(), embeds.shape[-1])).to(embeds)
     if visual is not None:

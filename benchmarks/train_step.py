@@ -162,9 +162,11 @@ def data_wait(config: TrainConfig, scenes: list[Path], steps: int) -> float:
 def without_additions(config: TrainConfig) -> TrainConfig:
     """A recipe without what the stock class cannot do."""
     model = dataclasses.replace(
-        config.model, clips=False, pointers=False, deep_pointers=False, coordinate_code=0.0
+        config.model, clips=False, pointers=False, deep_pointers=False, matcher=None, coordinate_code=0.0
     )
-    return dataclasses.replace(config, model=model, mix=MixConfig(), number_digits=0, digit_weights=())
+    return dataclasses.replace(
+        config, model=model, mix=MixConfig(), match_weight=0.0, number_digits=0, digit_weights=()
+    )
 
 
 def main() -> None:

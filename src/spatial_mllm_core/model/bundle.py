@@ -17,12 +17,14 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSIONS = (1, 2, 3, 4)
-"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points; a bundle is of the first
-format that can say it."""
+FORMAT_VERSIONS = (1, 2, 3, 4, 5)
+"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching; a bundle is of the
+first format that can say it."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
+MATCHER = "matcher.onnx"
+"""File of a bundle of matching."""
 REQUIRED_FILES = ("vision.onnx", "decoder.onnx", "lift.onnx", "embedding.safetensors", "tokenizer.json")
 _ALLOWED_SUFFIXES = frozenset({".onnx", ".safetensors", ".json", ".md"})
 DEFAULT_BUNDLE = "spatial-mllm-mini"
@@ -38,6 +40,7 @@ class Manifest:
         clips: an image is read together with the first one of its prompt, so that its tokens see what changed.
         pointers: the coordinates of a question carry what its images show there, see `pointing`.
         deep_pointers: and how far that is.
+        matching: questions about several images are told how these belong together, see `two_view`.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.
@@ -55,6 +58,7 @@ class Manifest:
     clips: bool
     pointers: bool
     deep_pointers: bool
+    matching: bool
     grid_w: int
     grid_h: int
     depth_w: int
@@ -80,6 +84,8 @@ class Manifest:
 
     @property
     def _format_version(self) -> int:
+        if self.matching:
+            return 5
         if self.prompt.named_letters:
             return 4
         return 3 if self.deep_pointers else 2 if self.clips or self.pointers else 1
@@ -100,6 +106,7 @@ class Manifest:
                     **({"clips": True} if self.clips else {}),
                     **({"pointers": True} if self.pointers else {}),
                     **({"deep_pointers": True} if self.deep_pointers else {}),
+                    **({"matching": True} if self.matching else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
                 "decoder": {
@@ -144,6 +151,7 @@ class Manifest:
                 clips=bool(raw["input"].get("clips", False)),
                 pointers=bool(raw["input"].get("pointers", False)),
                 deep_pointers=bool(raw["input"].get("deep_pointers", False)),
+                matching=bool(raw["input"].get("matching", False)),
                 depth_w=int(raw["depth"]["width"]),
                 depth_h=int(raw["depth"]["height"]),
                 **{
@@ -173,7 +181,10 @@ class Manifest:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has sizes out of range: {sizes}")
         if manifest.deep_pointers and not manifest.pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has deep pointers, but no pointers")
-        missing = [f for f in REQUIRED_FILES if f not in files]
+        if manifest.matching and not manifest.deep_pointers:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has matching, but no deep pointers")
+        required = (*REQUIRED_FILES, MATCHER) if manifest.matching else REQUIRED_FILES
+        missing = [f for f in required if f not in files]
         if missing:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} lists no {', '.join(missing)}")
         for name in files:

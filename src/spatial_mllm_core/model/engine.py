@@ -1,4 +1,4 @@
-"""The engine seam: what runs a bundle's three graphs. One implementation per file."""
+"""The engine seam: what runs a bundle's graphs. One implementation per file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DecoderOutput:
 
 
 class Engine(Protocol):
-    """Runs vision, decoder and lift. Not thread-safe: one inference thread owns it."""
+    """Runs vision, decoder, lift and matcher. Not thread-safe: one inference thread owns it."""
 
     def vision(
         self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool, first_rgb: NDArray[np.uint8]
@@ -50,6 +50,9 @@ class Engine(Protocol):
         self, embeddings: Float32, positions: NDArray[np.int64], cache: KVCache | None
     ) -> DecoderOutput:
         """Extend `cache` by (S, D) embeddings at (3, S) positions, causally."""
+
+    def features(self, image_rgb: NDArray[np.uint8]) -> Float32:
+        """(h, w, C) features of the cells of an (H, W, 3) image, for bundles of matching."""
 
     def lift(self, taps: Float32) -> tuple[Float32, Float32]:
         """(depth_h, depth_w) z-depth in metres and confidence in [0, 1] from (4, N, D) taps."""

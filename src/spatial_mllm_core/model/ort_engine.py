@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.model.bundle import FIRST_IMAGE, Bundle, Manifest
+from spatial_mllm_core.model.bundle import FIRST_IMAGE, MATCHER, Bundle, Manifest
 from spatial_mllm_core.model.engine import DecoderOutput, Float32, KVCache
 
 PROVIDERS = {
@@ -22,7 +22,7 @@ CPU_THREADS = 2
 
 
 class OrtEngine:
-    """The three sessions of a bundle.
+    """The sessions of a bundle, one per graph.
 
     Raises:
         SpatialError: BACKEND_UNAVAILABLE, MODEL_SIGNATURE.
@@ -53,6 +53,11 @@ class OrtEngine:
         )
         self._lift = _session(bundle.path("lift.onnx"), options, wanted, _lift_signature(self.manifest))
         m = self.manifest
+        self._matcher = (
+            _session(bundle.path(MATCHER), options, wanted, {"image": (1, m.height, m.width, 3)})
+            if m.matching
+            else None
+        )
         self._empty = [np.zeros((1, m.kv_heads, 0, m.head_dim), np.float32) for _ in range(2 * m.layers)]
         self._past_names = [f"past_{kind}_{i}" for i in range(m.layers) for kind in ("key", "value")]
 
@@ -75,6 +80,12 @@ class OrtEngine:
         logits, taps, *present = self._decoder.run(None, feeds)
         length = (0 if cache is None else cache.length) + embeddings.shape[0]
         return DecoderOutput(logits[0], taps[:, 0], KVCache(length, present))
+
+    def features(self, image_rgb: NDArray[np.uint8]) -> Float32:
+        if self._matcher is None:
+            raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"{self.manifest.label} has no {MATCHER}")
+        (features,) = self._matcher.run(None, {"image": image_rgb[None]})
+        return np.asarray(features[0], np.float32)
 
     def lift(self, taps: Float32) -> tuple[Float32, Float32]:
         depth, confidence = self._lift.run(None, {"taps": taps[:, None]})

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -38,6 +38,7 @@ from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCac
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
+from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
 MAX_QUESTION_CHARACTERS = 2000
 MAX_CATEGORY_CHARACTERS = 100
@@ -72,6 +73,9 @@ class Prefix:
         visual: (N, D) visual tokens of the first frame, and of the last one where that is another.
         first_image: (H, W, 3) the first frame's at the size of the model's input.
         first_lifted: depth and confidence of the first frame, see `_lifted`; None for a model whose answers need none.
+        first_view: the first frame as it is matched, made when that is first asked for; None for a model that matches
+            nothing.
+        pair: it and the last frame, where that is another.
     """
 
     cache: KVCache
@@ -80,6 +84,8 @@ class Prefix:
     visual: tuple[Float32, ...]
     first_image: NDArray[np.uint8]
     first_lifted: tuple[Float32, Float32] | None
+    first_view: Callable[[], View] | None
+    pair: ViewPair | None
 
 
 class SpatialModel:
@@ -167,7 +173,8 @@ class SpatialModel:
         tail_start = position_after_visual(m.grid_h, m.grid_w, image_start)
         image = self._shown(frame)
         first_image = image if before is None else before.first_image
-        tokens = self._visual_tokens(frame, image, first_image)
+        rays = self._rays(frame)
+        tokens = self.engine.vision(image, rays.reshape(-1, 4), frame.camera is not None, first_image)
         embeddings = np.concatenate([self._embedding[head], tokens, self._embedding[tail]])
         positions = np.concatenate(
             [
@@ -180,23 +187,35 @@ class SpatialModel:
         out = self._decode(embeddings, positions, None if before is None else before.cache)
         taps = np.ascontiguousarray(out.taps[:, len(head) : len(head) + m.grid_h * m.grid_w])
         visual = (tokens,) if before is None else (before.visual[0], tokens)
-        if before is not None:
-            first_lifted = before.first_lifted
-        else:
-            first_lifted = self._lifted(taps) if m.deep_pointers else None
-        return Prefix(out.cache, tail_start + len(tail), taps, visual, first_image, first_lifted)
+        lifted = self._lifted(taps) if m.matching or (m.deep_pointers and before is None) else None
+        view = None
+        if m.matching and lifted is not None:
+            view = cache(partial(self._view, image, lifted[0], None if frame.camera is None else rays))
+        pair = None
+        if before is not None and before.first_view is not None and view is not None:
+            pair = ViewPair(before.first_view(), view())
+        return Prefix(
+            out.cache,
+            tail_start + len(tail),
+            taps,
+            visual,
+            first_image,
+            lifted if before is None else before.first_lifted,
+            view if before is None else before.first_view,
+            pair,
+        )
 
-    def _visual_tokens(
-        self, frame: Frame, image: NDArray[np.uint8], first_image: NDArray[np.uint8]
-    ) -> Float32:
+    def _rays(self, frame: Frame) -> Float32:
+        """(grid_h, grid_w, 4) at the visual tokens; zeros without a camera."""
         m = self.manifest
         if frame.camera is None:
-            rays = np.zeros((m.grid_h * m.grid_w, 4), np.float32)
-        else:
-            # the grid covers the image whatever the resize, so the raw camera gives the same rays
-            camera = frame.camera.resized(m.width, m.height)
-            rays = np.asarray(camera.token_rays(m.grid_w, m.grid_h), np.float32).reshape(-1, 4)
-        return self.engine.vision(image, rays, frame.camera is not None, first_image)
+            return np.zeros((m.grid_h, m.grid_w, 4), np.float32)
+        # the grid covers the image whatever the resize, so the raw camera gives the same rays
+        camera = frame.camera.resized(m.width, m.height)
+        return np.asarray(camera.token_rays(m.grid_w, m.grid_h), np.float32)
+
+    def _view(self, image: NDArray[np.uint8], depth_m: Float32, rays: Float32 | None) -> View:
+        return View(self.engine.features(image), depth_m, None if rays is None else rays[..., :2])
 
     def _shown(self, frame: Frame) -> NDArray[np.uint8]:
         """The image at the size of the model's input."""
@@ -377,7 +396,11 @@ class SpatialModel:
         """(S, D) embeddings of a question behind its frames."""
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
+        if prefix.pair is not None:
+            embeddings[0] += prefix.pair.camera_code(m.hidden)
         for pointer in pointers(words, self._encode) if m.pointers else ():
+            if prefix.pair is not None:
+                embeddings[pointer.opens_at] += prefix.pair.place_code(pointer.x, pointer.y, m.hidden)
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
                 embeddings[pointer.at] += weights @ visual[tokens]

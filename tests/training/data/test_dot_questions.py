@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from spatial_mllm_training.data.dot_questions import TASKS, dot_questions
 from spatial_mllm_training.data.packing import LeftOutError
-from spatial_mllm_training.data.pairs import PairBuilder, PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
+from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.data.scene_view import SceneView
 from spatial_mllm_training.data.views import Crop
 from spatial_mllm_training.mapped_npz import map_npz

@@ -20,8 +20,9 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_training.data import pairs
 from spatial_mllm_training.data.packing import IGNORE, Format, LeftOutError, Words
+from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.pair_questions import COMPARISON_SHARE, TASKS, size_questions
-from spatial_mllm_training.data.pairs import PairBuilder, PairConfig, dense_targets
+from spatial_mllm_training.data.pairs import PairBuilder, dense_targets
 from spatial_mllm_training.data.scene_view import SceneView
 from spatial_mllm_training.data.views import Crop, jitter_colour
 from spatial_mllm_training.mapped_npz import map_npz
@@ -357,9 +358,9 @@ def graded(scene, tokenizer):
         builder = PairBuilder([scene], tokenizer, config, **how)
         v, u = np.mgrid[0:HEIGHT, 0:WIDTH]
         rgb = np.stack([u * 255 / (WIDTH - 1), v * 255 / (HEIGHT - 1), 0 * u], -1).round().astype(np.uint8)
-        known = builder.scenes[scene]
+        known = builder.views.scenes[scene]
         shape = known["depth_mm"].shape
-        builder.scenes[scene] = {
+        builder.views.scenes[scene] = {
             **known,
             "rgb": np.broadcast_to(rgb, (*shape, 3)),
             "depth_mm": np.broadcast_to((1000 + 5 * u + 2000 * v).astype(np.uint32), shape),
@@ -374,7 +375,7 @@ def test_each_image_of_a_pair_has_its_own_window_camera_and_depth(graded, monkey
     """The ray of a pixel, seen by the scene's camera through OpenCV, meets the colour and depth there."""
     monkeypatch.setattr(pairs, "jitter_colour", lambda rng, image, gains, gamma: image)
     builder = graded(PairConfig(own_crops=1.0))
-    source_k = builder.scenes[builder._order[0]]["k"]
+    source_k = builder.views.scenes[builder.views._order[0]]["k"]
     shares = []
     for seed in range(20):
         view = builder.draw(np.random.default_rng(seed))
@@ -485,7 +486,7 @@ def test_a_size_is_that_of_the_only_thing_of_its_category(tokenizer):
     asked = set()
     for path in RENDERED:
         scene = open_scene(path, seed_of(path))
-        arrays = builder.scenes[path]
+        arrays = builder.views.scenes[path]
         times, cameras, height, width = arrays["depth_mm"].shape
         for time, camera in np.ndindex(times, cameras):
             view = SceneView(arrays, time, camera, Crop(0, 0, width, height), 192, 144)

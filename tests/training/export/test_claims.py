@@ -25,8 +25,9 @@ from spatial_mllm_training.ablate.decode import answers
 from spatial_mllm_training.benchmark.__main__ import main as benchmark
 from spatial_mllm_training.benchmark.serving import ask_bundle
 from spatial_mllm_training.data.packing import PackedQuestion, pack
+from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.pair_questions import TASKS
-from spatial_mllm_training.data.pairs import PairBuilder, PairConfig
+from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.export.__main__ import main as export
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, context_for, load_run
 from spatial_mllm_training.model.bundle_weights import read_weights

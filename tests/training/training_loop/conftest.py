@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.training_loop.setup import DataPaths
 

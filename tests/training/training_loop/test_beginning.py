@@ -12,7 +12,7 @@ import torch
 
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.model.bundle import open_bundle
-from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.export import onnx_files
 from spatial_mllm_training.export.__main__ import main as export
 from spatial_mllm_training.export.write_bundle import load_run, write_bundle

@@ -17,6 +17,7 @@ from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
 from spatial_mllm_training.export.write_bundle import write_bundle
+from spatial_mllm_training.model.matcher import MatcherSize
 from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.objective import Objective
@@ -29,11 +30,15 @@ CAMERA = CameraModel.from_fov(WIDTH, HEIGHT, hfov_rad=1.2)
 DEPTH, MOTION = "depth_estimation_coor", "tapvid3d_total_distance_coord_pstudio"
 
 
-@pytest.fixture(params=[False, True], ids=["pointers", "deep"])
+MATCHER = MatcherSize(stem=8, channels=16, dilations=(1,), features=16)
+KINDS = {"pointers": {}, "deep": {"deep_pointers": True}, "matching": {"deep_pointers": True, "matcher": MATCHER}}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
 def learner(tokenizer, request):
     smoke = RECIPES["smoke"]()
     torch.manual_seed(0)
-    model = dataclasses.replace(smoke.model, clips=True, pointers=True, deep_pointers=request.param)
+    model = dataclasses.replace(smoke.model, clips=True, pointers=True, **request.param)
     found = build_learner(dataclasses.replace(smoke, model=model), tokenizer=tokenizer)
     torch.nn.init.normal_(found.model.ray_embedding.mlp[2].weight, std=0.05)
     found.model.eval().float()
@@ -41,8 +46,9 @@ def learner(tokenizer, request):
 
 
 def views(count, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(count)]
+    """Images of one pattern, each farther to the left: what is matched must not hang on the last bit."""
+    noise = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return [np.roll(noise, -16 * i, axis=1) for i in range(count)]
 
 
 def shown(image):
@@ -167,7 +173,7 @@ def test_what_is_read_twice_is_trained_as_if_read_once(learner):
         loss = out.logits.float().square().mean() + sum(d.square().mean() for d, _ in out.depths)
     loss.backward()
     without = [name for name, p in learner.model.named_parameters() if p.grad is None]
-    assert [name for name in without if "ray_embedding.null" not in name] == []
+    assert [name for name in without if not name.startswith(("ray_embedding.null", "matcher."))] == []
 
 
 def test_a_batch_is_read_as_it_was_saved(learner, tmp_path):

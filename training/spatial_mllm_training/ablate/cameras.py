@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.augment.draws import is_held_out
-from spatial_mllm_training.data.pairs import WINDOW_TRIES
+from spatial_mllm_training.data.view_pairs import WINDOW_TRIES
 from spatial_mllm_training.data.views import Crop
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG, pinhole

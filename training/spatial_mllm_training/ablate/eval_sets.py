@@ -95,7 +95,7 @@ def scene_tests(
     builder = whole(files)
     kinds: dict[str, list[Path]] = {}
     for file in files:
-        other = is_held_out(_camera_of(builder.scenes[file]), HELD_OUT_HFOV_DEG)
+        other = is_held_out(_camera_of(builder.views.scenes[file]), HELD_OUT_HFOV_DEG)
         kinds.setdefault(name or (HELD_OUT if other else IN_DISTRIBUTION), []).append(file)
     found = []
     for kind in sorted(kinds, key=lambda k: (k != IN_DISTRIBUTION, k)):
@@ -183,9 +183,9 @@ def _camera_of(scene: dict[str, np.ndarray]) -> CameraModel:
 
 def _scene_images(builder: PairBuilder) -> Iterator[_Image]:
     """First one image of every scene, then the next: few images are of many scenes."""
-    places = [(v, p) for p, s in builder.scenes.items() for v in range(s["depth_mm"].shape[1])]
+    places = [(v, p) for p, s in builder.views.scenes.items() for v in range(s["depth_mm"].shape[1])]
     for view, path in sorted(places):
-        scene = builder.scenes[path]
+        scene = builder.views.scenes[path]
         depth_m = np.asarray(scene["depth_mm"][0, view], np.float32) / 1e3
         yield _Image(np.asarray(scene["rgb"][0, view]), _camera_of(scene), depth_m)
 

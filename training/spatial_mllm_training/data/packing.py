@@ -140,6 +140,8 @@ class Sample:
         apart: every image is the first and only one of a prompt of its own.
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
+        pairs: (token, image) of the first word of questions about several images: the last of them.
+        tracks: (token, place in `pairs`, x, y) of the brackets that open the coordinates of those questions.
     """
 
     name: str
@@ -154,6 +156,8 @@ class Sample:
     apart: bool = False
     pointers: tuple[tuple[int, int, int, int], ...] = ()
     told: tuple[tuple[int, float], ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
+    tracks: tuple[tuple[int, int, int, int], ...] = ()
 
     def mask(self) -> NDArray[np.bool_]:
         """(S, S) bool, row = who looks."""
@@ -195,6 +199,8 @@ def pack(
     owner = len(images)
     pointing: list[tuple[int, int, int, int]] = []
     told: list[tuple[int, float]] = []
+    pairs: list[tuple[int, int]] = []
+    tracks: list[tuple[int, int, int, int]] = []
     for index, question in enumerate(questions):
         if form.words.named_letters:
             question = _lettered(question)
@@ -209,6 +215,9 @@ def pack(
             told += [(len(blocks.ids) + p.at, z) for p, z in zip(found, question.told_m, strict=True)]
         shown = sorted({0, question.image_count - 1}) if question.image_count else ()
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
+        if question.image_count > 1:
+            tracks += [(len(blocks.ids) + p.opens_at, len(pairs), p.x, p.y) for p in found]
+            pairs.append((len(blocks.ids), question.image_count - 1))
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
@@ -220,6 +229,8 @@ def pack(
         apart=apart,
         pointers=tuple(pointing),
         told=tuple(told),
+        pairs=tuple(pairs),
+        tracks=tuple(tracks),
     )
 
 
@@ -238,7 +249,7 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     for number, (asked, answer) in enumerate(question.turns):
         words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
         if form.points and (question.image_count or question.told_m):
-            found += [p._replace(at=len(tokens) + p.at) for p in pointers(words, form.encode)]
+            found += [p.after(len(tokens)) for p in pointers(words, form.encode)]
         if form.words.number_digits:
             answer = widened(answer, form.words.number_digits)
         for part, is_answer in ((form.encode(words), False), (form.encode(answer + form.words.stop), True)):

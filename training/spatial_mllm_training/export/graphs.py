@@ -19,6 +19,21 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, clip, patchify
 from spatial_mllm_training.model.heads import served_depth
+from spatial_mllm_training.model.matcher import Matcher
+
+
+class _Normalised(nn.Module):
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) as the vision tower takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255.0, persistent=False)
+        self.register_buffer(
+            "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
 
 
 class VisionGraph(nn.Module):
@@ -60,18 +75,12 @@ class VisionGraph(nn.Module):
             pitch = self.patch * self.merge
             places = model.coordinate_code(height // pitch, width // pitch, torch.zeros(()))
         self.register_buffer("places", places, persistent=False)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255.0, persistent=False)
-        self.register_buffer(
-            "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
-        )
+        self.normalised = _Normalised()
 
     def forward(
         self, image: Tensor, rays: Tensor, has_camera: Tensor, first_image: Tensor | None = None
     ) -> Tensor:
-        shown, before = (
-            (x.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-            for x in (image, image if first_image is None else first_image)
-        )
+        shown, before = (self.normalised(x) for x in (image, image if first_image is None else first_image))
         x = patchify(clip(before, shown, self.temporal), patch=self.patch, merge=self.merge)
         x = F.linear(x, self.visual.patch_embed.proj.weight.flatten(1))[self.order]
         for i, block in enumerate(self.visual.blocks):
@@ -148,3 +157,16 @@ class LiftGraph(nn.Module):
     def forward(self, taps: Tensor) -> tuple[Tensor, Tensor]:
         depth_m, confidence = served_depth(self.head, taps.unbind(0), *self.grid)
         return depth_m, 1.0 - 1.0 / confidence
+
+
+class MatcherGraph(nn.Module):
+    """uint8 image -> (1, h, w, C) features of its cells."""
+
+    def __init__(self, matcher: Matcher, height: int, width: int) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.grid = matcher.size.grid(height, width)
+        self.normalised = _Normalised()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.matcher(self.normalised(image)).unflatten(1, self.grid)

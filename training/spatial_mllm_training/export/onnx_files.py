@@ -1,4 +1,4 @@
-"""Write the three graphs of a bundle as ONNX; knows graphs, not training."""
+"""Write the graphs of a bundle as ONNX; knows graphs, not training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spatial_mllm_core.model.bundle import FIRST_IMAGE
-from spatial_mllm_training.export.graphs import DecoderGraph, LiftGraph, VisionGraph
+from spatial_mllm_core.model.bundle import FIRST_IMAGE, MATCHER
+from spatial_mllm_training.export.graphs import DecoderGraph, LiftGraph, MatcherGraph, VisionGraph
 from spatial_mllm_training.model.bundle_weights import GRAPHS, mark_weights, store_small
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 
@@ -37,7 +37,7 @@ def _export(model: CameraAwareVLM, module: nn.Module, args: tuple, path: Path, *
 def export_graphs(
     model: CameraAwareVLM, folder: Path, *, height: int, width: int, small: bool = True
 ) -> None:
-    """Write vision.onnx, decoder.onnx and lift.onnx of a model into `folder`.
+    """Write vision.onnx, decoder.onnx and lift.onnx of a model, and matcher.onnx if it has one, into `folder`.
 
     Args:
         small: weights are stored with fewer bits, see `bundle_weights.store_small`.
@@ -84,7 +84,17 @@ def export_graphs(
         input_names=["taps"],
         output_names=["depth_m", "confidence"],
     )
+    if model.matcher is not None:
+        _export(
+            model,
+            MatcherGraph(model.matcher, height, width),
+            (image,),
+            folder / MATCHER,
+            input_names=["image"],
+            output_names=["features"],
+        )
     if small:
         names = {name for name, _ in model.named_parameters()}
         for file in GRAPHS:
-            store_small(folder / file, names)
+            if (folder / file).exists():
+                store_small(folder / file, names)

@@ -124,6 +124,7 @@ def write_bundle(
         clips=model.clips,
         pointers=model.pointers,
         deep_pointers=model.deep_pointers,
+        matching=model.matcher is not None,
         grid_w=grid_w,
         grid_h=grid_h,
         depth_w=grid_w * model.heads.upsampling,

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_core.model import embedding
-from spatial_mllm_core.model.bundle import Bundle
+from spatial_mllm_core.model.bundle import MATCHER, Bundle
 from spatial_mllm_training.model import small_weights
 
-GRAPHS = ("vision.onnx", "decoder.onnx", "lift.onnx")
+GRAPHS = ("vision.onnx", "decoder.onnx", "lift.onnx", MATCHER)
 PRECISION = f"float32 arithmetic, weights stored with {small_weights.BITS} bits and the word table with 8"
 """Of what `store_small` writes."""
 _TRANSPOSED = "^T"
@@ -138,7 +138,7 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
         SpatialError: MODEL_SIGNATURE for a bundle whose graphs do not name them, or are none.
     """
     found: dict[str, NDArray] = {}
-    for file in GRAPHS:
+    for file in (name for name in GRAPHS if name in bundle.manifest.files):
         try:
             graph = onnx.load(str(bundle.path(file))).graph
         except Exception as error:  # the library raises protobuf's own classes

@@ -23,6 +23,7 @@ from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.families.base import tap_layers as published_taps
 from spatial_mllm_training.model.heads import HeadsConfig, served_depth
+from spatial_mllm_training.model.matcher import Matcher
 from spatial_mllm_training.model.preprocess import Framing, Processing
 from spatial_mllm_training.model.prompt_cameras import PromptCameras
 from spatial_mllm_training.model.ray_embedding import CameraDropout, RayEmbedding
@@ -45,6 +46,7 @@ class CameraAwareVLM(nn.Module):
         clips: `embed_images` reads a later image together with the first one of its prompt.
         pointers: coordinates of a question carry what is seen there (`training_loop.prompts` adds it).
         deep_pointers: and how far that is.
+        matcher: what tells questions about several images how they belong together (likewise), or None.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
     """
 
@@ -77,6 +79,7 @@ class CameraAwareVLM(nn.Module):
         self.clips = False
         self.pointers = False
         self.deep_pointers = False
+        self.matcher: Matcher | None = None
         self.depth_head = self.heads.single_head(hidden)
         self.spatial_heads = self.heads.spatial_heads(hidden)
         self.feature_projector = self.heads.feature_projector(hidden)
@@ -295,6 +298,7 @@ class CameraAwareVLM(nn.Module):
             "decoder": self.family.decoder(self.hf),
             "rest of the base": self.hf,
             "ray_embedding": self.ray_embedding,
+            "matcher": self.matcher or nn.Identity(),
             "heads": self,
         }
         seen: set[int] = set()

@@ -19,6 +19,7 @@ from spatial_mllm_training.recipes.tiny_cpu import (
     tiny_cpu_drills,
     tiny_cpu_images,
     tiny_cpu_longer,
+    tiny_cpu_matches,
     tiny_cpu_words,
 )
 
@@ -28,6 +29,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         tiny_cpu,
         tiny_cpu_words,
         tiny_cpu_longer,
+        tiny_cpu_matches,
         tiny_cpu_drills,
         tiny_cpu_images,
         smoke,

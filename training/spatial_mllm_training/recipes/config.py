@@ -8,8 +8,9 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from spatial_mllm_training.augment import AugmentConfig
-from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.rows_config import RowsConfig
+from spatial_mllm_training.model.matcher import MatcherSize
 from spatial_mllm_training.supervision import LossConfig
 from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTSize
 
@@ -42,6 +43,8 @@ class ModelConfig:
         pointers: the coordinates of a question carry what its images show there
             (`spatial_mllm_core.model.pointing`).
         deep_pointers: and how far that is, by the model's own depth head.
+        matcher: questions about several images are told how the camera moved, and what became of their coordinates
+            (`spatial_mllm_core.two_view`), by matches of cells and that depth; None: they are not.
     """
 
     family: str = "qwen2_5_vl"
@@ -63,10 +66,15 @@ class ModelConfig:
     clips: bool = False
     pointers: bool = False
     deep_pointers: bool = False
+    matcher: MatcherSize | None = None
 
     def __post_init__(self) -> None:
         if self.deep_pointers and not self.pointers:
             raise ValueError("deep pointers are pointers: both are set")
+        if self.matcher and not self.deep_pointers:
+            raise ValueError(
+                "what is matched is told with its depth: a model with a matcher has deep pointers"
+            )
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,8 @@ class TrainConfig:
         optimizer: "muon" (matrices; AdamW for the rest) or "adamw".
         learning_rate: AdamW's; of everything but the decoder where `decoder_learning_rate` is given.
         matrix_learning_rate: Muon's.
+        match_weight: of what the matcher learns.  match_pairs: of a batch that it learns from; None: all. It stays as
+            it is where the weight is 0.
         precision: "bf16" (autocast) or "fp32".
         checkpointing: keep only the inputs of decoder layers and compute the rest twice.
         ema: decay of averaged weights, which are validated and exported; 0 = none.
@@ -191,6 +201,8 @@ class TrainConfig:
     clip: float = 1.0
     depth_weight: float = 1.0
     text_weight: float = 1.0
+    match_weight: float = 0.0
+    match_pairs: int | None = None
     model_camera_dropout: float = 0.0
     ema: float = 0.999
     precision: str = "bf16"
@@ -222,8 +234,10 @@ class TrainConfig:
             raise ValueError(
                 f"{self.number_digits} digits have as many weights, not {len(self.digit_weights)}"
             )
-        if self.model.deep_pointers and self.published is None and not self.depth_weight:
+        if self.model.deep_pointers and self.published is None and self.text_weight and not self.depth_weight:
             raise ValueError("deep pointers tell what the depth head says: its weight is more than 0")
+        if self.match_weight and (self.published is not None or self.model.matcher is None):
+            raise ValueError("only a small model with a matcher learns to match: match_weight is 0")
         if self.mix.drills and not self.model.deep_pointers:
             raise ValueError("drills tell depths at pointers: the model has deep pointers")
         if self.optimizer not in ("muon", "adamw"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.recipes.config import NUMBERS, ModelConfig, RowsConfig, SpatialConfig, TrainConfig
 from spatial_mllm_training.supervision.dpt import DPTSize
 

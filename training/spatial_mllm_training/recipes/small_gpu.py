@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
+from spatial_mllm_training.model.matcher import MatcherSize
 from spatial_mllm_training.recipes.config import (
     NUMBERS,
     MixConfig,
@@ -37,6 +38,7 @@ def small_gpu() -> TrainConfig:
             clips=True,
             pointers=True,
             deep_pointers=True,
+            matcher=MatcherSize(stride=8),
         ),
         # images of one camera: their pixels can be compared
         data=PairConfig(
@@ -53,6 +55,8 @@ def small_gpu() -> TrainConfig:
         rows=rows_beside_pairs(size, max_tokens=1536),
         mix=MixConfig(pairs=0.6, rows=0.2, drills=0.2),
         spatial=SpatialConfig(tasks=(*PUBLISHED_TASKS, "motion"), weight=0.3),
+        match_weight=1.0,
+        match_pairs=16,
         minutes=60.0,
         batch=64,
         learning_rate=6e-4,

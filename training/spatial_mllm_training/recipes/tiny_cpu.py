@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spatial_mllm_training.data.pairs import PairConfig
+from spatial_mllm_training.data.pair_config import PairConfig
+from spatial_mllm_training.model.matcher import MatcherSize
 from spatial_mllm_training.recipes.config import (
     NUMBERS,
     MixConfig,
@@ -28,7 +29,7 @@ def tiny_cpu() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu",
-        model=replace(config.model, clips=True, pointers=True, deep_pointers=True),
+        model=replace(config.model, clips=True, pointers=True, deep_pointers=True, matcher=MatcherSize()),
         # images of one camera: their pixels can be compared
         data=replace(
             config.data,
@@ -45,6 +46,8 @@ def tiny_cpu() -> TrainConfig:
         spatial=SpatialConfig(
             tasks=("motion",), weight=0.5, size=DPTSize(channels=(32, 32, 64, 64), features=32)
         ),
+        match_weight=1.0,
+        match_pairs=2,
         minutes=70.0,
         named_letters=True,
         choice_weight=4.0,
@@ -61,6 +64,35 @@ def tiny_cpu_longer() -> TrainConfig:
         learning_rate=config.learning_rate / 2,
         matrix_learning_rate=config.matrix_learning_rate / 2,
         minutes=80.0,
+    )
+
+
+def tiny_cpu_matches() -> TrainConfig:
+    """The matcher of `tiny_cpu` alone: everything else keeps the weights that it begins with.
+
+    A pair costs a fifth of one that is read and answered.
+    """
+    config = tiny_cpu()
+    quiet = {
+        "single_questions": 0,
+        "pair_questions": 0,
+        "correspondences": 0,
+        "size_questions": 0,
+        "dotted": 0.0,
+    }
+    return replace(
+        config,
+        name="tiny_cpu_matches",
+        data=replace(config.data, **quiet, still_camera=0.3),
+        mix=MixConfig(pairs=1.0),
+        text_weight=0.0,
+        depth_weight=0.0,
+        spatial=replace(config.spatial, weight=0.0),
+        match_pairs=None,
+        batch=16,
+        learning_rate=2.0e-3,
+        ema=0.99,
+        minutes=25.0,
     )
 
 

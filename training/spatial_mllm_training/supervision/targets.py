@@ -30,6 +30,8 @@ class RowTargets:
         is_metric: lengths are metres; False: they are known up to one factor for the row.
         motion: (V, H, W, 3) float32 how far what the cells of the row's first image see has moved when this
             image is taken, along the axes of the first camera; None where nobody knows.
+        matches: (V, h, w, 3) float32 where the cells of the row's first image, on a grid of its own, are in this
+            image, in shares of its width and height, NaN = not seen, and whether they moved; None where nobody knows.
     """
 
     depth: NDArray[np.float32]
@@ -37,6 +39,7 @@ class RowTargets:
     points: NDArray[np.float32]
     is_metric: bool = True
     motion: NDArray[np.float32] | None = None
+    matches: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ class ImageGroup:
         grid: (2,) tokens (rows, columns).
         depth: (n, h, w) z-depth at the heads' cells, NaN = none.
         ray_map, point_map, motion_map: (n, h, w, 6, 3 and 3), or None where no head needs them.
+        match_map: (n, h', w', 3) where the cells of each one's first image are in it, and whether they moved, or None
+            where no matcher learns.
         row: (n,) sample of each image.  is_metric: (B,) bool.
         features: (n, h, w, D) last features of a teacher on its own grid, or None.
         is_taught: (n,) bool, whether they mean something; None where there are none.
@@ -48,6 +50,7 @@ class ImageGroup:
     ray_map: Tensor | None = None
     point_map: Tensor | None = None
     motion_map: Tensor | None = None
+    match_map: Tensor | None = None
     features: Tensor | None = None
     is_taught: Tensor | None = None
 
@@ -72,6 +75,11 @@ _PLAIN = (
     "pointer_cells",
     "told",
     "told_m",
+    "pairs",
+    "pair_images",
+    "tracks",
+    "track_pairs",
+    "track_at",
 )
 
 
@@ -85,6 +93,10 @@ class Batch:
             of all visual tokens of the batch, in prompt order, are seen there; pointer_images, pointer_cells: (P,)
             which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
         told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
+        pairs: (Q, 2) row and token of the first words of questions about several images; pair_images: (Q, 2) the
+            first and the last of them, in prompt order.
+        tracks: (K, 2) row and token of the brackets that open their coordinates; track_pairs: (K,) which of `pairs`
+            each belongs to; track_at: (K, 2) the coordinates, 0 to 1000.
         groups: the images, by size.
         names: of the samples.
         problems: sentences about samples that were left out while this batch was drawn.
@@ -102,6 +114,11 @@ class Batch:
     pointer_cells: Tensor
     told: Tensor
     told_m: Tensor
+    pairs: Tensor
+    pair_images: Tensor
+    tracks: Tensor
+    track_pairs: Tensor
+    track_at: Tensor
     groups: tuple[ImageGroup, ...]
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -144,14 +161,24 @@ class Batch:
             found = {"pointer_images": untold, "pointer_cells": untold.clone(), **found}
         if "told" not in found:  # files of before drills
             found |= {"told": torch.empty((0, 2), dtype=torch.int64), "told_m": torch.empty(0)}
+        if "pairs" not in found:  # files of before matching
+            found |= _seen_twice([])
         return cls(**found, groups=tuple(ImageGroup(**groups[n]) for n in sorted(groups, key=int)))
 
 
-def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells: int = 8) -> Batch:
+def collate(
+    samples: Sequence[Sample],
+    pad_id: int,
+    *,
+    maps: bool = False,
+    match_stride: int | None = None,
+    cells: int = 8,
+) -> Batch:
     """Stack samples; tokens are padded to the longest row, a pad sees only itself.
 
     Args:
         maps: with ray and point maps.
+        match_stride: pixels per cell of the maps of matches; None: without.
         cells: of the heads per token and axis, for samples without truth.
     """
     length = max(len(s.ids) for s in samples)
@@ -179,7 +206,8 @@ def collate(samples: Sequence[Sample], pad_id: int, *, maps: bool = False, cells
         mask=torch.from_numpy(mask)[:, None],
         **_pointers(samples, cells),
         **_told(samples),
-        groups=_groups(samples, maps, cells),
+        **_seen_twice(samples),
+        groups=_groups(samples, maps, match_stride, cells),
         names=tuple(s.name for s in samples),
     )
 
@@ -218,7 +246,35 @@ def _told(samples: Sequence[Sample]) -> dict[str, Tensor]:
     }
 
 
-def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGroup, ...]:
+def _seen_twice(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The fields of a batch that say where questions about several images begin, and what they ask of both."""
+    pairs: list[tuple[int, int]] = []
+    images: list[tuple[int, int]] = []
+    tracks: list[tuple[int, int]] = []
+    of_pair: list[int] = []
+    at: list[tuple[int, int]] = []
+    images_before = 0
+    for b, sample in enumerate(samples):
+        for token, pair, x, y in sample.tracks:
+            tracks.append((b, token))
+            of_pair.append(len(pairs) + pair)
+            at.append((x, y))
+        pairs += [(b, token) for token, _ in sample.pairs]
+        images += [(images_before, images_before + later) for _, later in sample.pairs]
+        images_before += len(sample.images)
+    whole = partial(torch.tensor, dtype=torch.int64)
+    return {
+        "pairs": whole(pairs).reshape(-1, 2),
+        "pair_images": whole(images).reshape(-1, 2),
+        "tracks": whole(tracks).reshape(-1, 2),
+        "track_pairs": whole(of_pair),
+        "track_at": whole(at).reshape(-1, 2),
+    }
+
+
+def _groups(
+    samples: Sequence[Sample], maps: bool, match_stride: int | None, cells: int
+) -> tuple[ImageGroup, ...]:
     images = [(b, i) for b, s in enumerate(samples) for i in range(len(s.images))]
     by_size: dict[tuple[int, ...], list[int]] = {}
     for place, (b, i) in enumerate(images):
@@ -244,6 +300,9 @@ def _groups(samples: Sequence[Sample], maps: bool, cells: int) -> tuple[ImageGro
                 ray_map=truth("rays", (*size, 6)) if maps else None,
                 point_map=truth("points", (*size, 3)) if maps else None,
                 motion_map=truth("motion", (*size, 3)) if maps else None,
+                match_map=truth("matches", (*(n // match_stride for n in shown[0].pixels.shape[:2]), 3))
+                if match_stride
+                else None,
             )
         )
     return tuple(groups)

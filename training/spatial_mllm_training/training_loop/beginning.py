@@ -15,13 +15,15 @@ from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.run_folder import began_with
 
 _HEADS = "spatial_heads."
+_MATCHER = "matcher."
+"""Runs and bundles of before matching have none."""
 
 
 def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
     """Give a model the final weights of a run or bundle; returns what the record of the new one says about it.
 
-    Optimisers, step and clock begin anew. 3D heads that were not trained before, or are not in a bundle because
-    they are not served, begin as they are; those that a recipe has no longer are given up.
+    Optimisers, step and clock begin anew. 3D heads and a matcher that were not trained before, or are not in a bundle
+    because they are not served, begin as they are; those that a recipe has no longer are given up.
 
     Args:
         before: folder of a run or of a bundle.
@@ -82,7 +84,9 @@ def _checkpoint(run: Path) -> checkpoints.Checkpoint:
 
 
 def _of_run(found: checkpoints.Checkpoint, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    ours, theirs = ({n for n in names if n.startswith(_HEADS)} for names in (trained, found.weights()))
+    ours, theirs = (
+        {n for n in names if n.startswith((_HEADS, _MATCHER))} for names in (trained, found.weights())
+    )
     weights = found.final_weights((trained.keys() - ours) | theirs)
     return {name: value for name, value in weights.items() if name in ours or name not in theirs}
 
@@ -90,7 +94,7 @@ def _of_run(found: checkpoints.Checkpoint, trained: Mapping[str, Tensor]) -> dic
 def _of_bundle(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stored = read_weights(open_bundle(folder))
     weights = {name: stored[name] for name in trained if name in stored}
-    missing = [name for name in trained if name not in stored and not name.startswith(_HEADS)]
+    missing = [n for n in trained if n not in stored and not n.startswith((_HEADS, _MATCHER))]
     if missing:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE, f"'{folder}' is not of the recipe's model: it has no {missing[0]}"

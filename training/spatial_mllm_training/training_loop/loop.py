@@ -24,7 +24,7 @@ from spatial_mllm_core.files import write_atomically
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import adapting, checkpoints
 from spatial_mllm_training.training_loop.averaging import WeightAverage
-from spatial_mllm_training.training_loop.batch import Batch, collate
+from spatial_mllm_training.training_loop.batch import Batch
 from spatial_mllm_training.training_loop.beginning import begin_with
 from spatial_mllm_training.training_loop.checkpoints import Progress
 from spatial_mllm_training.training_loop.distilling import Distiller, add_projector, build_distiller
@@ -33,7 +33,13 @@ from spatial_mllm_training.training_loop.optimizers import build_optimizers, sch
 from spatial_mllm_training.training_loop.placing import accelerator_for, placed
 from spatial_mllm_training.training_loop.run_folder import TOKENIZER, RunFolder, kept_tokenizer
 from spatial_mllm_training.training_loop.sampling import Mix, SampleSource, batches, digests, subtasks
-from spatial_mllm_training.training_loop.setup import DataPaths, Learner, build_learner, build_sources
+from spatial_mllm_training.training_loop.setup import (
+    DataPaths,
+    Learner,
+    build_learner,
+    build_sources,
+    collated,
+)
 from spatial_mllm_training.training_loop.step_log import StepLog
 
 _PREFIX = "model."  # of the wrapped model inside the objective
@@ -123,6 +129,7 @@ class TrainingRun:
                 "clips": config.model.clips,
                 "pointers": config.model.pointers,
                 "their depth": config.model.deep_pointers,
+                "matches": config.model.matcher is not None,
             }
             if any(read.values()):
                 self.belongs_to["prompts"] = " and ".join(name for name, has in read.items() if has)
@@ -370,7 +377,7 @@ class TrainingRun:
         return [optimizer.optimizer for optimizer in self.optimizers]
 
     def _collate(self, samples: Any) -> Batch:
-        return collate(samples, self.learner.pad_id, maps=self.config.spatial is not None)
+        return collated(samples, self.config, self.learner)
 
     def _say(self, sentence: str) -> None:
         if self.leads:

@@ -11,6 +11,7 @@
                  answers   10 B x A x V                               logits in bf16 and fp32, and their gradient
                  heads     4 B x cells x 12 x features                per head and image, at 8 x 8 cells per token
                  vision    2 B x patches x (8 D_v + 3 F_v)            one layer; the frozen tower keeps none
+                 matches   16 B x pairs x cells^2                     logits of both ways and their gradients
 
 Fragmentation and the allocator's reserve come on top: a tenth is added in `advised`. Sharded over n cards
 (`training/accelerate/fsdp.yaml`), weights, gradients and optimizer are a part of 1/n, but on every card stand
@@ -211,4 +212,8 @@ def _activations(model: CameraAwareVLM, config: TrainConfig, shape: SampleShape)
     cells = batch * shape.images * grid * 64
     dense = 4 * cells * 12 * model.head_features * (outputs + bool(config.depth_weight))
     answers = 10 * batch * shape.answer_tokens * decoder.vocab_size
-    return decoding + 3 * batch * tokens**2 + answers + dense + seeing, tokens
+    matches = 0
+    if config.match_weight and config.model.matcher:
+        rows, columns = config.model.matcher.grid(height, width)
+        matches = 16 * min(batch, config.match_pairs or batch) * (rows * columns) ** 2
+    return decoding + 3 * batch * tokens**2 + answers + dense + seeing + matches, tokens

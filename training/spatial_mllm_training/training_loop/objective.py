@@ -1,10 +1,11 @@
-"""What is minimised: answers, the served depth head, the 3D heads and a teacher's features, where there are such.
+"""What is minimised: answers, the served depth head, the 3D heads, a teacher's features and matches, where asked.
 
 A module, so that data-parallel wrappers see one forward pass. Knows no data files and no optimiser.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,11 +16,15 @@ from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
 from spatial_mllm_training.model.heads import served_depth
 from spatial_mllm_training.model.losses import answer_loss, depth_loss
+from spatial_mllm_training.model.matcher import matching_loss
+from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.supervision import LossConfig, SpatialHeads, dense_losses
 from spatial_mllm_training.supervision.terms import distillation_term
 from spatial_mllm_training.training_loop.batch import Batch
 from spatial_mllm_training.training_loop.prompts import by_group, decoder_positions, embedded
+
+_RIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Prediction:
         taps: per group of images four (n, N, D).
         depths: per group (log z-depth, confidence), each (n, h, w); () where no depth head is trained.
         last: per group (n, N, D), the last hidden states; () where no teacher is followed.
+        matched: (M,) bool, of the cells that a later image shows again, which are matched rightly; None without truth.
     """
 
     logits: Tensor
@@ -39,13 +45,16 @@ class Prediction:
     taps: tuple[list[Tensor], ...]
     depths: tuple[tuple[Tensor, Tensor], ...]
     last: tuple[Tensor, ...] = ()
+    matched: Tensor | None = None
 
 
 class Objective(nn.Module):
     """Losses of a batch.
 
     Attributes:
-        depth_weight, text_weight, spatial_weight, distillation_weight: 0 leaves a part out, with its cost.
+        depth_weight, text_weight, spatial_weight, distillation_weight, match_weight: 0 leaves a part out, with its
+            cost.
+        match_pairs: of a batch, that matching is learnt from; None: all.
         spatial_heads: the 3D heads of the model, or None.
     """
 
@@ -58,12 +67,15 @@ class Objective(nn.Module):
         spatial_weight: float = 0.0,
         spatial_loss: LossConfig | None = None,
         distillation_weight: float = 0.0,
+        match_weight: float = 0.0,
+        match_pairs: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.depth_weight, self.text_weight = depth_weight, text_weight
         self.spatial_weight, self.distillation_weight = spatial_weight, distillation_weight
         self.spatial_loss = spatial_loss or LossConfig()
+        self.match_weight, self.match_pairs = match_weight, match_pairs
 
     @classmethod
     def of(cls, config: TrainConfig, model: CameraAwareVLM) -> Objective:
@@ -76,6 +88,8 @@ class Objective(nn.Module):
             spatial_weight=spatial.weight if spatial else 0.0,
             spatial_loss=spatial.loss if spatial else None,
             distillation_weight=distillation.weight if distillation else 0.0,
+            match_weight=config.match_weight,
+            match_pairs=config.match_pairs,
         )
 
     @property
@@ -110,9 +124,14 @@ class Objective(nn.Module):
 
         Both pass through here, because sharded weights are gathered around `forward` alone.
         """
-        out = self.predict(batch)
         if only_predict:
+            out = replace(self.predict(batch), matched=self._matched(batch))
             return out if out.depths else replace(out, depths=self._depths_of_3d_heads(out, batch))
+        others = (self.text_weight, self.depth_weight, self.spatial_weight, self.distillation_weight)
+        if not any(others):  # nothing is read
+            matching = self.match_weight * self._matching(batch)
+            return {"loss": matching, "match_loss": matching.detach()}
+        out = self.predict(batch)
         nothing = out.logits.sum() * 0.0
         answer = answer_loss(out.logits, out.targets, out.weights) if len(out.targets) else nothing
         losses = {"answer_loss": answer}
@@ -127,6 +146,9 @@ class Objective(nn.Module):
         if self.distillation_weight:
             losses["distillation_loss"] = self._distillation(out, batch) + nothing
             total = total + self.distillation_weight * losses["distillation_loss"]
+        if self.match_weight:
+            losses["match_loss"] = self._matching(batch)
+            total = total + self.match_weight * losses["match_loss"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def _depths_of_3d_heads(self, out: Prediction, batch: Batch) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -161,6 +183,44 @@ class Objective(nn.Module):
                 sums[name] = sums.get(name, 0.0) + share * value
         return sums
 
+    def _matching(self, batch: Batch) -> Tensor:
+        """`matching_loss`, each pair of images alike."""
+        assert self.model.matcher is not None
+        total = self.model.matcher.log_sharpness * 0.0
+        found = list(self._pairs(batch, self.match_pairs))
+        pairs = sum(len(truth) for *_, truth, _ in found)
+        for first, later, truth, grid in found:
+            total = total + matching_loss(first, later, truth, grid) * (len(truth) / pairs)
+        return total
+
+    def _matched(self, batch: Batch) -> Tensor | None:
+        """As `Prediction.matched`: right is within 5 % of the image, as the published rule for coordinates is."""
+        right = []
+        for first, later, truth, (rows, columns) in self._pairs(batch, None):
+            seen = truth.isfinite().all(-1)
+            best = (first @ later.transpose(1, 2)).argmax(-1)[seen]
+            x, y = (best % columns + 0.5) / columns, torch.div(best, columns, rounding_mode="floor")
+            off = torch.stack([x, (y + 0.5) / rows], dim=-1) - truth[seen][:, :2]
+            right.append(torch.linalg.vector_norm(off, dim=-1) <= _RIGHT)
+        return torch.cat(right) if right else None
+
+    def _pairs(
+        self, batch: Batch, most: int | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[int, int]]]:
+        """Per group: features of first images and of later ones, their `match_map` (n, N, 3), and the grid of cells."""
+        model = self.model
+        for group in batch.groups:
+            if group.match_map is None or model.matcher is None:
+                continue
+            later = group.match_map.isfinite().all(-1).flatten(1).any(1).nonzero()[:, 0][:most]
+            if not len(later):
+                continue
+            shown = torch.cat([group.pixels[group.first[later]], group.pixels[later]]).permute(0, 3, 1, 2)
+            features = model.matcher(normalised(model.processing, shown))
+            rows, columns = group.match_map.shape[1:3]
+            yield (*features.chunk(2), group.match_map[later].flatten(1, 2), (rows, columns))
+            most = None if most is None else most - len(later)
+
     def _distillation(self, out: Prediction, batch: Batch) -> Tensor:
         """1 - mean cosine over the images that a teacher looked at, each image alike; 0 without any."""
         assert self.model.feature_projector is not None
@@ -178,7 +238,7 @@ class Objective(nn.Module):
 
 @torch.no_grad()
 def figures(objective: nn.Module, batches: list[Batch]) -> dict[str, float]:
-    """Depth AbsRel and delta1, answer loss and token accuracy, each the mean over batches that have it.
+    """Depth AbsRel and delta1, answer loss, token accuracy and matches, each the mean over batches that have it.
 
     Args:
         objective: an `Objective`, wrapped or not.
@@ -194,6 +254,8 @@ def figures(objective: nn.Module, batches: list[Batch]) -> dict[str, float]:
         if len(out.targets):
             add("answer_loss", answer_loss(out.logits, out.targets))
             add("token_accuracy", (out.logits.argmax(-1) == out.targets).float().mean())
+        if out.matched is not None:
+            add("matched", out.matched.float().mean())
         ratios = []
         for (log_depth, _), group in zip(out.depths, batch.groups, strict=bool(out.depths)):
             valid = (

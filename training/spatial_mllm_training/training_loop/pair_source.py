@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from spatial_mllm_training.data.packing import Sample
@@ -20,9 +18,8 @@ class PairSource:
         return self.builder.sample(np.random.default_rng([self.seed, number]), f"pair {number}")
 
     def digest(self) -> str:
-        """sha256 over the names and sizes of the scene files."""
-        text = "".join(f"{p.name} {p.stat().st_size}\n" for p in sorted(self.builder.scenes))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Of the scene files."""
+        return self.builder.views.digest()
 
     def subtasks(self) -> frozenset[str]:
         """Names of the subtasks that pairs are asked."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.pointing import depth_code
+from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
@@ -26,11 +30,15 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     visual = _in_prompt_order(tokens, batch.groups)
     embeds = _with_told_depths(model, embeds, batch, visual)
     embeds = embeds.to(visual.dtype).masked_scatter(model.image_mask(batch.ids)[..., None], visual)
+    wanted = _asked_about(model, batch)
+    maps = _depth_maps(model, batch, embeds, wanted) if wanted else {}
+    if model.matcher is not None and len(batch.pairs):
+        embeds = _with_matches(model, embeds, batch, maps)
     if not model.pointers or not len(batch.pointers):
         return embeds
     shown = (batch.pointer_weights[..., None].to(visual.dtype) * visual[batch.pointer_tokens]).sum(1)
     if model.deep_pointers:
-        shown = shown + _depth_codes(model, batch, embeds).to(shown)
+        shown = shown + _depth_codes(batch, maps, embeds.shape[-1]).to(shown)
     return embeds.index_put(tuple(batch.pointers.unbind(1)), shown.to(embeds.dtype), accumulate=True)
 
 
@@ -74,41 +82,94 @@ def by_group(taps: list[Tensor], groups: tuple[ImageGroup, ...]) -> list[list[Te
     return [[torch.stack([t[i] for i in g.place.tolist()]) for t in split] for g in groups]
 
 
+def _asked_about(model: CameraAwareVLM, batch: Batch) -> set[int]:
+    """Images, in prompt order, whose depth is told."""
+    found: set[int] = set()
+    if model.deep_pointers:
+        found |= set(batch.pointer_images.tolist()) - {-1}
+    if model.matcher is not None:
+        found |= set(batch.pair_images.flatten().tolist())
+    return found
+
+
+def _depth_codes(batch: Batch, maps: Mapping[int, Float32], width: int) -> Tensor:
+    """(P, width) how far what questions point at is; 0 where none is told."""
+    depth_m = np.full(len(batch.pointers), np.nan, np.float32)
+    for n, (image, at) in enumerate(
+        zip(batch.pointer_images.tolist(), batch.pointer_cells.tolist(), strict=True)
+    ):
+        if image in maps:
+            depth_m[n] = maps[image].ravel()[at]
+    return torch.from_numpy(np.nan_to_num(depth_code(depth_m, width)))
+
+
 @torch.no_grad()
-def _depth_codes(model: CameraAwareVLM, batch: Batch, embeds: Tensor) -> Tensor:
-    """(P, D) how far what questions point at is, as the model's own depth of that image says; 0 where none is told.
+def _depth_maps(model: CameraAwareVLM, batch: Batch, embeds: Tensor, wanted: set[int]) -> dict[int, Float32]:
+    """z-depth in metres of the wanted images, as the model's own head says it.
 
     Nothing before the questions depends on them: the images are read once alone, as the runtime reads them.
     """
     device = embeds.device.type
     # weights that are cast here must not be kept for the pass that follows: they have no gradient
     with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
-        depth_m = _depths_at_pointers(model, batch, embeds)
-    codes = depth_code(depth_m.cpu().numpy(), embeds.shape[-1])
-    return torch.from_numpy(np.nan_to_num(codes)).to(embeds.device)
+        mask = model.image_mask(batch.ids)
+        end = int(mask.any(0).nonzero().max()) + 1
+        positions = decoder_positions(model, batch.positions[:, :, :end])
+        _, taps = model.decode(embeds[:, :end], positions, batch.mask[:, :, :end, :end])
+        found: dict[int, Float32] = {}
+        for of_group, group in zip(
+            by_group([t[mask[:, :end]] for t in taps], batch.groups), batch.groups, strict=True
+        ):
+            places = group.place.tolist()
+            here = [n for n, place in enumerate(places) if place in wanted]
+            if not here:
+                continue
+            depth_m, _ = model.served_depth([tap[here] for tap in of_group], *group.grid.tolist())
+            found |= dict(zip([places[n] for n in here], depth_m.float().cpu().numpy(), strict=True))
+    return found
 
 
-def _depths_at_pointers(model: CameraAwareVLM, batch: Batch, embeds: Tensor) -> Tensor:
-    """(P,) z-depth in metres, NaN where none is told."""
-    mask = model.image_mask(batch.ids)
-    end = int(mask.any(0).nonzero().max()) + 1
-    positions = decoder_positions(model, batch.positions[:, :, :end])
-    _, taps = model.decode(embeds[:, :end], positions, batch.mask[:, :, :end, :end])
-    depth_m = embeds.new_full((len(batch.pointers),), torch.nan, dtype=torch.float32)
-    for of_group, group in zip(
-        by_group([t[mask[:, :end]] for t in taps], batch.groups), batch.groups, strict=True
-    ):
-        # (P, n): which image of the group a pointer is about
-        about = batch.pointer_images[:, None] == group.place
-        wanted = about.any(0).nonzero()[:, 0]
-        if not len(wanted):
+def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Mapping[int, Float32]) -> Tensor:
+    """Questions about several images carry how the camera moved and what became of their coordinates, as if served."""
+    views = _views(model, batch, maps)
+    width = embeds.shape[-1]
+    known: dict[tuple[int, int], ViewPair] = {}
+    pairs = []
+    for first, later in batch.pair_images.tolist():
+        if (first, later) not in known:
+            known[first, later] = ViewPair(views[first], views[later])
+        pairs.append(known[first, later])
+    codes = [pair.camera_code(width) for pair in pairs]
+    codes += [
+        pairs[pair].place_code(*at, width)
+        for pair, at in zip(batch.track_pairs.tolist(), batch.track_at.tolist(), strict=True)
+    ]
+    places = torch.cat([batch.pairs, batch.tracks])
+    told = torch.from_numpy(np.stack(codes)).to(embeds)
+    return embeds.index_put(tuple(places.unbind(1)), told, accumulate=True)
+
+
+@torch.no_grad()
+def _views(model: CameraAwareVLM, batch: Batch, maps: Mapping[int, Float32]) -> dict[int, View]:
+    """The images of questions about several, in prompt order."""
+    assert model.matcher is not None
+    wanted = set(batch.pair_images.flatten().tolist())
+    found: dict[int, View] = {}
+    device = batch.ids.device.type
+    for group in batch.groups:
+        places = group.place.tolist()
+        here = [n for n, place in enumerate(places) if place in wanted]
+        if not here:
             continue
-        maps, _ = model.served_depth([tap[wanted] for tap in of_group], *group.grid.tolist())
-        about = about[:, wanted]
-        row, here = about.long().argmax(1), about.any(1)
-        at = batch.pointer_cells.clamp(max=maps[0].numel() - 1)  # a cell of another size is not looked at
-        depth_m = torch.where(here, maps.flatten(1)[row, at].float(), depth_m)
-    return depth_m
+        shown = normalised(model.processing, group.pixels[here].permute(0, 3, 1, 2))
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
+            features = model.matcher(shown).float().cpu().numpy()
+        grid = model.matcher.size.grid(*shown.shape[-2:])
+        rays = group.rays[here, :, :2].unflatten(1, group.grid.tolist()).cpu().numpy()
+        for n, of_cells, of_tokens in zip(here, features, rays, strict=True):
+            known = of_tokens if bool(group.has_camera[n]) else None
+            found[places[n]] = View(of_cells.reshape(*grid, -1), maps[places[n]], known)
+    return found
 
 
 def _in_prompt_order(tokens: list[Tensor], groups: tuple[ImageGroup, ...]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.data.depth_truth import DepthTruth
 from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.general import GeneralSource
-from spatial_mllm_training.data.packing import Format, Words
+from spatial_mllm_training.data.packing import Format, Sample, Words
 from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.data.pictures import Viewer
 from spatial_mllm_training.data.rows_stream import RowSource
@@ -27,6 +27,7 @@ from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes.config import PublishedConfig, TrainConfig
 from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
 from spatial_mllm_training.training_loop import adapting
+from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.pair_source import PairSource
 from spatial_mllm_training.training_loop.sampling import SampleSource
 from spatial_mllm_training.training_loop.small_model import build_model
@@ -206,6 +207,17 @@ def build_sources(
     return sources, weights, held_out
 
 
+def collated(samples: Sequence[Sample], config: TrainConfig, learner: Learner) -> Batch:
+    """A batch with the truths that a recipe asks for."""
+    matcher = config.model.matcher if config.match_weight else None
+    return collate(
+        samples,
+        learner.pad_id,
+        maps=config.spatial is not None,
+        match_stride=matcher.stride if matcher else None,
+    )
+
+
 def pair_builder(config: TrainConfig, learner: Learner) -> functools.partial[PairBuilder]:
     """Builds pairs of scene files, given beside their `config`, with the truths that a recipe asks for."""
     return functools.partial(
@@ -213,6 +225,9 @@ def pair_builder(config: TrainConfig, learner: Learner) -> functools.partial[Pai
         tokenizer=learner.tokenizer,
         maps=config.spatial is not None,
         motion=config.spatial is not None and "motion" in config.spatial.tasks,
+        match_grid=config.model.matcher.grid(config.data.height, config.data.width)
+        if config.model.matcher and config.match_weight
+        else None,
         form=learner.form,
     )
 

@@ -13,6 +13,7 @@ from spatial_mllm_training.data.tokenizer import number_tokens
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.coordinate_code import CoordinateCode
 from spatial_mllm_training.model.heads import HeadsConfig
+from spatial_mllm_training.model.matcher import Matcher
 from spatial_mllm_training.recipes.config import ModelConfig
 
 
@@ -79,6 +80,7 @@ def build_model(
     if config.coordinate_code:
         model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
     model.clips, model.pointers, model.deep_pointers = config.clips, config.pointers, config.deep_pointers
+    model.matcher = Matcher(config.matcher) if config.matcher else None
     return model
 
 

@@ -1,0 +1,135 @@
+"""What a question about two images is told, against cameras and rooms that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.model.pointing import sinusoids
+from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
+from spatial_mllm_core.two_view.matching import centres
+from spatial_mllm_core.two_view.view_pair import NUMBERS, View, ViewPair
+from tests.core.two_view.conftest import CELLS_H, CELLS_W, GRID_H, GRID_W, HEIGHT, WIDTH, looking, seen_by
+
+UP = np.array([0.0, 0.0, 1.0])
+WIDE = 256
+EACH = WIDE // NUMBERS
+quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@quick
+@given(
+    at=st.tuples(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4), st.floats(1.0, 1.6)),
+    step=st.tuples(st.floats(-0.4, 0.4), st.floats(-0.3, 0.3), st.floats(-0.2, 0.2)),
+    turn=st.tuples(st.floats(-15, 15), st.floats(-10, 10), st.floats(-5, 5)),
+)
+def test_the_pose_of_the_later_camera_is_found(view_of, camera, at, step, turn):
+    """In metres and degrees, by cells of 4 pixels; the centimetres are half a cell at the depth of the room."""
+    first = looking(at, 5.0, -35.0)
+    later = looking(np.add(at, step), 5.0 + turn[0], -35.0 + turn[1], turn[2])
+    pair = ViewPair(view_of(camera, first), view_of(camera, later))
+    pose = pair.pose
+    assert pose is not None
+    offset = camera_displacement_m(first, later)
+    assert np.linalg.norm(pose.first_from_later[:3, 3] - offset) < 0.06
+    np.testing.assert_allclose(pair.turn_deg(pose), camera_turn_deg(first, later, UP), atol=2.5)
+
+
+def test_a_camera_that_stands_still_has_not_moved_at_all(view_of, camera):
+    here = looking((0.0, 0.0, 1.4), 0.0, -30.0)
+    pair = ViewPair(view_of(camera, here), view_of(camera, here))
+    assert np.array_equal(pair.pose.first_from_later, np.eye(4))
+    assert pair.turn_deg(pair.pose) == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
+def test_cameras_may_differ(view_of, camera):
+    """Another lens and another crop in the later image."""
+    zoomed = CameraModel.from_fov(WIDTH, HEIGHT, hfov_rad=0.9)
+    first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.25, 0.1, 1.3), 8.0, -38.0)
+    pose = ViewPair(view_of(camera, first), view_of(zoomed, later)).pose
+    assert np.linalg.norm(pose.first_from_later[:3, 3] - camera_displacement_m(first, later)) < 0.06
+
+
+def test_without_cameras_only_places_are_told(view_of, camera):
+    first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.0, 1.4), 4.0, -35.0)
+    pair = ViewPair(view_of(camera, first), view_of(camera, later, known=False))
+    assert pair.pose is None
+    assert not pair.camera_code(WIDE).any()
+    code = pair.place_code(500, 500, WIDE)
+    assert code[: 4 * EACH].any()
+    assert not code[4 * EACH :].any()
+
+
+def test_images_of_different_rooms_have_no_pose(camera):
+    rng = np.random.default_rng(0)
+    rays = np.asarray(camera.token_rays(GRID_W, GRID_H), np.float32)[..., :2]
+
+    def other():
+        features = rng.normal(size=(CELLS_H, CELLS_W, 64)).astype(np.float32)
+        return View(features, rng.uniform(0.5, 3.0, (48, 64)).astype(np.float32), rays)
+
+    pair = ViewPair(other(), other())
+    assert pair.pose is None or pair.pose.inliers < 0.5  # whatever is said, few matches agree
+
+
+def read(code):
+    """The numbers (0 to 1000) that a code holds, by the sinusoids that are nearest; NaN where it holds none."""
+    values = np.arange(0.0, 1000.5, 0.5)
+    known = sinusoids(values, EACH, 2.0)
+    parts = code.reshape(NUMBERS, EACH)
+    nearest = np.linalg.norm(known[None] - parts[:, None], axis=-1).argmin(axis=1)
+    return np.where(np.abs(parts).max(axis=1) > 0, values[nearest], np.nan)
+
+
+def signed(values, finest, farthest):
+    """The published scale of signed numbers, written anew: 500 is 0, and its ends are the farthest ones."""
+    return [
+        500 + 500 * np.copysign(np.log(abs(v) / finest + 1) / np.log(farthest / finest + 1), v)
+        for v in values
+    ]
+
+
+def test_codes_hold_what_happened(view_of, camera):
+    """Each number in a part of its own; what stands still has moved by no more than half a cell."""
+    first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.1, 1.35), 6.0, -37.0)
+    pair = ViewPair(view_of(camera, first), view_of(camera, later))
+    *at, yaw, pitch, inliers, _ = read(pair.camera_code(WIDE))
+    offset = pair.pose.first_from_later[:3, 3]
+    np.testing.assert_allclose(at[:3], signed(offset, 0.02, 8.0), atol=1.0)
+    np.testing.assert_allclose(offset, camera_displacement_m(first, later), atol=0.05)
+    length = np.log(np.linalg.norm(offset) / 0.005) / np.log(8.0 / 0.005) * 1000
+    assert at[3] == pytest.approx(length, abs=1.0)
+    turn = pair.turn_deg(pair.pose)
+    np.testing.assert_allclose((yaw, pitch), signed(turn, 1.0, 180.0), atol=1.0)
+    np.testing.assert_allclose(turn, camera_turn_deg(first, later, UP), atol=2.0)
+    assert inliers > 700
+    cell = 12 * CELLS_W + 14
+    place = centres(CELLS_H, CELLS_W)[[cell]].astype(np.float64)
+    in_world, _ = seen_by(camera, first, place)
+    there = camera.project((in_world - later[:3, 3]) @ later[:3, :3])[0] + 0.5
+    x, y, share, mutual, *moved, distance = read(pair.place_code(*(place[0] * 1000), WIDE))
+    np.testing.assert_allclose((x, y), there / (WIDTH, HEIGHT) * 1000, atol=12)
+    assert share > 500
+    assert mutual == 1000
+    np.testing.assert_allclose(moved, 500, atol=500 * np.log(0.1 / 0.02 + 1) / np.log(401))
+    assert distance < np.log(0.1 / 0.005) / np.log(8.0 / 0.005) * 1000
+
+
+def test_rays_are_those_of_the_camera_between_tokens_and_beyond_them(camera):
+    places = np.random.default_rng(1).uniform(0, 1, (50, 2))
+    pinhole = CameraModel.from_k(np.array([[90.0, 0, 50.0], [0, 110.0, 60.0], [0, 0, 1]]), WIDTH, HEIGHT)
+    rays = np.asarray(pinhole.token_rays(GRID_W, GRID_H), np.float32)[..., :2]
+    view = View(np.zeros((2, 2, 1), np.float32), np.ones((4, 4), np.float32), rays)
+    truth = pinhole.rays(places * (WIDTH, HEIGHT) - 0.5)
+    np.testing.assert_allclose(view.rays_at(places), truth[:, :2], atol=1e-5)
+    np.testing.assert_allclose(view.points_at(places), truth, atol=1e-5)
+
+
+def test_a_grid_of_one_token_has_its_ray_everywhere():
+    view = View(
+        np.zeros((2, 2, 1), np.float32), np.ones((4, 4), np.float32), np.full((1, 1, 2), 0.25, np.float32)
+    )
+    np.testing.assert_allclose(view.rays_at(np.array([[0.1, 0.9], [0.5, 0.5]])), 0.25)

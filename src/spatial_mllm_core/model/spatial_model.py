@@ -38,6 +38,7 @@ from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCac
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
+from spatial_mllm_core.two_view import told
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
 MAX_QUESTION_CHARACTERS = 2000
@@ -397,10 +398,11 @@ class SpatialModel:
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
         if prefix.pair is not None:
-            embeddings[0] += prefix.pair.camera_code(m.hidden)
+            embeddings[0] += told.code(prefix.pair.camera_numbers, m.hidden)
         for pointer in pointers(words, self._encode) if m.pointers else ():
             if prefix.pair is not None:
-                embeddings[pointer.opens_at] += prefix.pair.place_code(pointer.x, pointer.y, m.hidden)
+                of_place = prefix.pair.place_numbers(pointer.x, pointer.y)
+                embeddings[pointer.opens_at] += told.code(of_place, m.hidden)
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
                 embeddings[pointer.at] += weights @ visual[tokens]

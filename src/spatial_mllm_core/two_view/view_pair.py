@@ -1,8 +1,6 @@
-"""What a model is told about two images beside their visual tokens: how the camera moved, and how a place did.
+"""Two images as a model is told of them: how the camera moved, and what became of a place.
 
-A bundle of matching adds these codes to words of a question: that of the camera to the first one, that of a place to
-the bracket that opens its coordinates. They are made of the model's own depth maps and of matched cells, which
-stand to a small language model as a camera's rays do: geometry that it need not learn to compute.
+Made of matched cells and of the model's own depth maps; `told` says how it reaches the prompt.
 """
 
 from __future__ import annotations
@@ -13,22 +11,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_core.tasks.camera_motion import camera_turn_deg
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE
+from spatial_mllm_core.two_view import told
 from spatial_mllm_core.two_view.matching import Matches, centres, match
 from spatial_mllm_core.two_view.pose import RelativePose, relative_pose
+from spatial_mllm_core.two_view.told import Numbers
 from spatial_mllm_core.two_view.upright import up_direction
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-
-NUMBERS = 8
-"""That a code holds, in so many parts of its width; one that is not known leaves its part 0."""
-CODE_SCALE = 2.0
-_FINEST_M, _FARTHEST_M = 0.02, 8.0
-_FINEST_DEG, _FARTHEST_DEG = 1.0, 180.0
-_HALF = COORDINATE_SCALE / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,18 +96,16 @@ class ViewPair:
             up = np.array([0.0, -1.0, 0.0])
         return camera_turn_deg(np.eye(4), pose.first_from_later, up)
 
-    def camera_code(self, width: int) -> Float32:
-        """(width,) position, distance, yaw and pitch of the later camera, and how many matches agree."""
+    @cached_property
+    def camera_numbers(self) -> Numbers:
+        """What is said of the later camera, see `told.camera_numbers`; nothing without a pose."""
         pose = self.pose
         if pose is None:
-            return np.zeros(width, np.float32)
-        offset_m = pose.first_from_later[:3, 3]
-        numbers = [*_signed(offset_m, _FINEST_M, _FARTHEST_M), _length(offset_m)]
-        numbers += _signed(np.array(self.turn_deg(pose)), _FINEST_DEG, _FARTHEST_DEG).tolist()
-        return _code([*numbers, pose.inliers * COORDINATE_SCALE], width)
+            return told.NOTHING
+        return told.camera_numbers(pose.first_from_later[:3, 3], self.turn_deg(pose), pose.inliers)
 
-    def place_code(self, x: float, y: float, width: int) -> Float32:
-        """(width,) where a coordinate (0 to 1000) of the first image is in the later one, how sure, and its way."""
+    def place_numbers(self, x: float, y: float) -> Numbers:
+        """What is said of a coordinate (0 to 1000) of the first image, see `told.place_numbers`."""
         at = np.array([[x, y]]) / COORDINATE_SCALE
         rows, columns = self.first.features.shape[:2]
         row, column = (
@@ -124,33 +114,9 @@ class ViewPair:
         cell = row * columns + column
         beside = at - centres(rows, columns)[[cell]]
         there = np.clip(self.matches.places[[cell]] + beside, 0.0, 1.0)
-        numbers = [*(there[0] * COORDINATE_SCALE), self.matches.shares[cell] * COORDINATE_SCALE]
-        numbers.append(COORDINATE_SCALE * float(self.matches.is_mutual[cell]))
+        moved_m = None
         if (pose := self.pose) is not None:
-            later_m = self.later.points_at(there)[0]
-            moved_m = pose.first_from_later[:3, :3] @ later_m + pose.first_from_later[:3, 3]
-            moved_m = moved_m - self.first.points_at(at)[0]
-            numbers += [*_signed(moved_m, _FINEST_M, _FARTHEST_M), _length(moved_m)]
-        return _code(numbers, width)
-
-
-def _signed(values: NDArray[np.floating], finest: float, farthest: float) -> Float64:
-    """Numbers of either sign as 0 to 1000: 500 is 0, and far from it equal steps are equal ratios."""
-    share = np.log1p(np.abs(values) / finest) / np.log1p(farthest / finest)
-    return np.asarray(_HALF + np.sign(values) * _HALF * np.minimum(share, 1.0), np.float64)
-
-
-def _length(vector_m: NDArray[np.floating]) -> float:
-    """Its length as 0 to 1000: equal steps are equal ratios."""
-    length_m = np.clip(np.linalg.norm(vector_m), _FINEST_M / 4, _FARTHEST_M)
-    return float(np.log(length_m * 4 / _FINEST_M) / np.log(_FARTHEST_M * 4 / _FINEST_M) * COORDINATE_SCALE)
-
-
-def _code(numbers: list[float], width: int) -> Float32:
-    """(width,) sinusoids of each number (0 to 1000) in a part of its own; 0 for one that is NaN or is not given."""
-    each = width // NUMBERS
-    out = np.zeros(width, np.float32)
-    values = np.asarray(numbers, np.float64)
-    parts = sinusoids(values, each, CODE_SCALE)
-    out[: len(values) * each] = np.where(np.isfinite(values)[:, None], np.nan_to_num(parts), 0.0).ravel()
-    return out
+            later_m = pose.first_from_later[:3, :3] @ self.later.points_at(there)[0]
+            moved_m = later_m + pose.first_from_later[:3, 3] - self.first.points_at(at)[0]
+        share, is_mutual = float(self.matches.shares[cell]), bool(self.matches.is_mutual[cell])
+        return told.place_numbers(there[0] * COORDINATE_SCALE, share, is_mutual, moved_m)

@@ -11,12 +11,13 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
 from spatial_mllm_core.two_view.matching import centres
-from spatial_mllm_core.two_view.view_pair import NUMBERS, View, ViewPair
+from spatial_mllm_core.two_view.told import COUNT, code
+from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from tests.core.two_view.conftest import CELLS_H, CELLS_W, GRID_H, GRID_W, HEIGHT, WIDTH, looking, seen_by
 
 UP = np.array([0.0, 0.0, 1.0])
 WIDE = 256
-EACH = WIDE // NUMBERS
+EACH = WIDE // COUNT
 quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -57,10 +58,10 @@ def test_without_cameras_only_places_are_told(view_of, camera):
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.0, 1.4), 4.0, -35.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later, known=False))
     assert pair.pose is None
-    assert not pair.camera_code(WIDE).any()
-    code = pair.place_code(500, 500, WIDE)
-    assert code[: 4 * EACH].any()
-    assert not code[4 * EACH :].any()
+    assert not code(pair.camera_numbers, WIDE).any()
+    told = code(pair.place_numbers(500, 500), WIDE)
+    assert told[: 4 * EACH].any()
+    assert not told[4 * EACH :].any()
 
 
 def test_images_of_different_rooms_have_no_pose(camera):
@@ -75,11 +76,11 @@ def test_images_of_different_rooms_have_no_pose(camera):
     assert pair.pose is None or pair.pose.inliers < 0.5  # whatever is said, few matches agree
 
 
-def read(code):
+def read(told):
     """The numbers (0 to 1000) that a code holds, by the sinusoids that are nearest; NaN where it holds none."""
     values = np.arange(0.0, 1000.5, 0.5)
     known = sinusoids(values, EACH, 2.0)
-    parts = code.reshape(NUMBERS, EACH)
+    parts = told.reshape(COUNT, EACH)
     nearest = np.linalg.norm(known[None] - parts[:, None], axis=-1).argmin(axis=1)
     return np.where(np.abs(parts).max(axis=1) > 0, values[nearest], np.nan)
 
@@ -96,7 +97,7 @@ def test_codes_hold_what_happened(view_of, camera):
     """Each number in a part of its own; what stands still has moved by no more than half a cell."""
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.1, 1.35), 6.0, -37.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later))
-    *at, yaw, pitch, inliers, _ = read(pair.camera_code(WIDE))
+    *at, yaw, pitch, inliers, _ = read(code(pair.camera_numbers, WIDE))
     offset = pair.pose.first_from_later[:3, 3]
     np.testing.assert_allclose(at[:3], signed(offset, 0.02, 8.0), atol=1.0)
     np.testing.assert_allclose(offset, camera_displacement_m(first, later), atol=0.05)
@@ -110,7 +111,7 @@ def test_codes_hold_what_happened(view_of, camera):
     place = centres(CELLS_H, CELLS_W)[[cell]].astype(np.float64)
     in_world, _ = seen_by(camera, first, place)
     there = camera.project((in_world - later[:3, 3]) @ later[:3, :3])[0] + 0.5
-    x, y, share, mutual, *moved, distance = read(pair.place_code(*(place[0] * 1000), WIDE))
+    x, y, share, mutual, *moved, distance = read(code(pair.place_numbers(*(place[0] * 1000)), WIDE))
     np.testing.assert_allclose((x, y), there / (WIDTH, HEIGHT) * 1000, atol=12)
     assert share > 500
     assert mutual == 1000

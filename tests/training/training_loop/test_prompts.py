@@ -31,7 +31,11 @@ DEPTH, MOTION = "depth_estimation_coor", "tapvid3d_total_distance_coord_pstudio"
 
 
 MATCHER = MatcherSize(stem=8, channels=16, dilations=(1,), features=16)
-KINDS = {"pointers": {}, "deep": {"deep_pointers": True}, "matching": {"deep_pointers": True, "matcher": MATCHER}}
+KINDS = {
+    "pointers": {},
+    "deep": {"deep_pointers": True},
+    "matching": {"deep_pointers": True, "matcher": MATCHER},
+}
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS)

@@ -1,4 +1,4 @@
-"""Questions about points whose depths are told instead of seen: what to do with a depth, drilled without images.
+"""Questions about points whose depths are told instead of seen: what to do with what is told, drilled without images.
 
 A pointer of a model of deep pointers carries how far its point is. To say that number, and to compare two of them,
 takes a small decoder thousands of questions, which cost a tenth without the images that they are about. The look of a
@@ -8,10 +8,12 @@ place, which pointers also carry, is one of some image of the batch (`training_l
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
 from spatial_mllm_core.tasks import depth
+from spatial_mllm_training.data.movement_drills import movement_question
 from spatial_mllm_training.data.packing import Format, PackedQuestion, Sample, pack
 from spatial_mllm_training.data.pair_questions import are_comparable
 from spatial_mllm_training.data.question import Question
@@ -23,18 +25,26 @@ _NEAR_M, _FAR_M = 0.3, 6.0
 
 
 class DrillSource:
-    """Sample i is drawn with a generator seeded by (seed, i)."""
+    """Sample i is drawn with a generator seeded by (seed, i).
 
-    def __init__(self, form: Format, seed: int, *, served_words: float) -> None:
-        self.form, self.seed, self.served_words = form, seed, served_words
+    Attributes:
+        movements: every second sample is about two images, for a model of matching.
+    """
+
+    def __init__(self, form: Format, seed: int, *, served_words: float, movements: bool = False) -> None:
+        self.form, self.seed, self.served_words, self.movements = form, seed, served_words, movements
 
     def sample(self, number: int) -> Sample:
         rng = np.random.default_rng([self.seed, 17, number])
-        return pack(f"drill {number}", [], [self._question(rng) for _ in range(_QUESTIONS)], self.form)
+        if self.movements and number % 2:
+            asked = [movement_question(rng, served_words=self.served_words) for _ in range(_QUESTIONS)]
+        else:
+            asked = [self._question(rng) for _ in range(_QUESTIONS)]
+        return pack(f"drill {number}", [], asked, self.form)
 
     def digest(self) -> str:
         """sha256 of what the drills depend on."""
-        about = f"{_QUESTIONS} {_COMPARED} {_NEAR_M} {_FAR_M} {self.served_words}"
+        about = f"{_QUESTIONS} {_COMPARED} {_NEAR_M} {_FAR_M} {self.served_words} {self.movements}"
         return hashlib.sha256(about.encode()).hexdigest()
 
     def subtasks(self) -> frozenset[str]:
@@ -52,4 +62,4 @@ class DrillSource:
         else:
             depths_m = (one_m,)
             question = Question(depth.DEPTH_VALUE, (first,), depth.depth_truth(one_m))
-        return question.worded(rng, 0, served_words=self.served_words, told_m=depths_m)
+        return replace(question.worded(rng, 0, served_words=self.served_words), told_m=depths_m)

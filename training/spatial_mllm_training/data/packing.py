@@ -23,6 +23,7 @@ from spatial_mllm_core.model.prompt import (
     visual_positions,
 )
 from spatial_mllm_core.tasks.text import lettered, widened
+from spatial_mllm_core.two_view.told import Numbers
 from spatial_mllm_training.supervision.targets import RowTargets
 
 IGNORE = -100
@@ -117,12 +118,15 @@ class PackedQuestion:
     Attributes:
         choices: every answer that could be given in these words, where there are few.
         told_m: how far its points are, in place of an image that shows it (`data.drills`).
+        told_camera, told_places: likewise, how a later camera stands, and what became of each point.
     """
 
     turns: tuple[tuple[str, str], ...]
     image_count: int
     choices: tuple[str, ...] = ()
     told_m: tuple[float, ...] = ()
+    told_camera: Numbers = ()
+    told_places: tuple[Numbers, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,7 @@ class Sample:
         apart: every image is the first and only one of a prompt of its own.
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
+        told_pairs: (token, numbers) of what is told about two images that nobody sees.
         pairs: (token, image) of the first word of questions about several images: the last of them.
         tracks: (token, place in `pairs`, x, y) of the brackets that open the coordinates of those questions.
     """
@@ -156,6 +161,7 @@ class Sample:
     apart: bool = False
     pointers: tuple[tuple[int, int, int, int], ...] = ()
     told: tuple[tuple[int, float], ...] = ()
+    told_pairs: tuple[tuple[int, Numbers], ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
     tracks: tuple[tuple[int, int, int, int], ...] = ()
 
@@ -199,6 +205,7 @@ def pack(
     owner = len(images)
     pointing: list[tuple[int, int, int, int]] = []
     told: list[tuple[int, float]] = []
+    told_pairs: list[tuple[int, Numbers]] = []
     pairs: list[tuple[int, int]] = []
     tracks: list[tuple[int, int, int, int]] = []
     for index, question in enumerate(questions):
@@ -215,6 +222,11 @@ def pack(
             told += [(len(blocks.ids) + p.at, z) for p, z in zip(found, question.told_m, strict=True)]
         shown = sorted({0, question.image_count - 1}) if question.image_count else ()
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
+        if question.told_camera:
+            told_pairs.append((len(blocks.ids), question.told_camera))
+        if question.told_places:
+            opened = [len(blocks.ids) + p.opens_at for p in found]
+            told_pairs += zip(opened, question.told_places, strict=True)
         if question.image_count > 1:
             tracks += [(len(blocks.ids) + p.opens_at, len(pairs), p.x, p.y) for p in found]
             pairs.append((len(blocks.ids), question.image_count - 1))
@@ -229,6 +241,7 @@ def pack(
         apart=apart,
         pointers=tuple(pointing),
         told=tuple(told),
+        told_pairs=tuple(told_pairs),
         pairs=tuple(pairs),
         tracks=tuple(tracks),
     )
@@ -248,7 +261,7 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     spoken: list[bool] = []
     for number, (asked, answer) in enumerate(question.turns):
         words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
-        if form.points and (question.image_count or question.told_m):
+        if form.points and (question.image_count or question.told_m or question.told_places):
             found += [p.after(len(tokens)) for p in pointers(words, form.encode)]
         if form.words.number_digits:
             answer = widened(answer, form.words.number_digits)

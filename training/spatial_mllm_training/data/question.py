@@ -34,21 +34,10 @@ class Question:
         """`Task.choices` in the words of an answer."""
         return self.task.choices(self.points, template=template, variant=self.variant)
 
-    def worded(
-        self,
-        rng: np.random.Generator,
-        image_count: int,
-        *,
-        served_words: float,
-        told_m: tuple[float, ...] = (),
-    ) -> PackedQuestion:
-        """The question to be packed, with this share in the runtime's words, else in any of the task's.
-
-        Args:
-            told_m: see `PackedQuestion`.
-        """
+    def worded(self, rng: np.random.Generator, image_count: int, *, served_words: float) -> PackedQuestion:
+        """The question to be packed, with this share in the runtime's words, else in any of the task's."""
         served = rng.random() < served_words
         asked = 0 if served else int(rng.integers(len(self.task.questions)))
         answered = 0 if served else int(rng.integers(len(self.task.answers)))
         turn = (self.words(asked), self.answer(answered))
-        return PackedQuestion((turn,), image_count, self.choices(answered), told_m)
+        return PackedQuestion((turn,), image_count, self.choices(answered))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_core.model.pointing import cell, neighbours
+from spatial_mllm_core.two_view.told import COUNT
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.supervision.targets import DenseTargets
 
@@ -75,6 +76,8 @@ _PLAIN = (
     "pointer_cells",
     "told",
     "told_m",
+    "told_pairs",
+    "told_numbers",
     "pairs",
     "pair_images",
     "tracks",
@@ -93,6 +96,7 @@ class Batch:
             of all visual tokens of the batch, in prompt order, are seen there; pointer_images, pointer_cells: (P,)
             which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
         told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
+        told_pairs: (U, 2) row and token of what is told of two images that nobody sees; told_numbers: (U, 8) float64.
         pairs: (Q, 2) row and token of the first words of questions about several images; pair_images: (Q, 2) the
             first and the last of them, in prompt order.
         tracks: (K, 2) row and token of the brackets that open their coordinates; track_pairs: (K,) which of `pairs`
@@ -114,6 +118,8 @@ class Batch:
     pointer_cells: Tensor
     told: Tensor
     told_m: Tensor
+    told_pairs: Tensor
+    told_numbers: Tensor
     pairs: Tensor
     pair_images: Tensor
     tracks: Tensor
@@ -247,7 +253,7 @@ def _told(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def _seen_twice(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """The fields of a batch that say where questions about several images begin, and what they ask of both."""
+    """The fields of a batch about several images: where questions begin, what they ask of both, what they are told."""
     pairs: list[tuple[int, int]] = []
     images: list[tuple[int, int]] = []
     tracks: list[tuple[int, int]] = []
@@ -263,7 +269,10 @@ def _seen_twice(samples: Sequence[Sample]) -> dict[str, Tensor]:
         images += [(images_before, images_before + later) for _, later in sample.pairs]
         images_before += len(sample.images)
     whole = partial(torch.tensor, dtype=torch.int64)
+    told = [(b, token, numbers) for b, sample in enumerate(samples) for token, numbers in sample.told_pairs]
     return {
+        "told_pairs": whole([place[:2] for place in told]).reshape(-1, 2),
+        "told_numbers": torch.tensor([place[2] for place in told], dtype=torch.float64).reshape(-1, COUNT),
         "pairs": whole(pairs).reshape(-1, 2),
         "pair_images": whole(images).reshape(-1, 2),
         "tracks": whole(tracks).reshape(-1, 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.pointing import depth_code
+from spatial_mllm_core.two_view import told
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.preprocess import normalised
@@ -19,6 +20,8 @@ from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
 def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     """(B, S, D) embeddings of prompts with their visual tokens in place."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
+    if model.matcher is not None and len(batch.told_pairs):
+        embeds = _with_codes(embeds, batch.told_pairs, batch.told_numbers.tolist())
     if not batch.groups:
         return _with_told_depths(model, embeds, batch)
     tokens = [
@@ -132,21 +135,24 @@ def _depth_maps(model: CameraAwareVLM, batch: Batch, embeds: Tensor, wanted: set
 def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Mapping[int, Float32]) -> Tensor:
     """Questions about several images carry how the camera moved and what became of their coordinates, as if served."""
     views = _views(model, batch, maps)
-    width = embeds.shape[-1]
     known: dict[tuple[int, int], ViewPair] = {}
     pairs = []
     for first, later in batch.pair_images.tolist():
         if (first, later) not in known:
             known[first, later] = ViewPair(views[first], views[later])
         pairs.append(known[first, later])
-    codes = [pair.camera_code(width) for pair in pairs]
-    codes += [
-        pairs[pair].place_code(*at, width)
+    numbers = [pair.camera_numbers for pair in pairs]
+    numbers += [
+        pairs[pair].place_numbers(*at)
         for pair, at in zip(batch.track_pairs.tolist(), batch.track_at.tolist(), strict=True)
     ]
-    places = torch.cat([batch.pairs, batch.tracks])
-    told = torch.from_numpy(np.stack(codes)).to(embeds)
-    return embeds.index_put(tuple(places.unbind(1)), told, accumulate=True)
+    return _with_codes(embeds, torch.cat([batch.pairs, batch.tracks]), numbers)
+
+
+def _with_codes(embeds: Tensor, places: Tensor, numbers: Sequence[told.Numbers]) -> Tensor:
+    """What is told of two images, added at (N, 2) rows and tokens."""
+    codes = torch.from_numpy(np.stack([told.code(each, embeds.shape[-1]) for each in numbers])).to(embeds)
+    return embeds.index_put(tuple(places.unbind(1)), codes, accumulate=True)
 
 
 @torch.no_grad()

@@ -202,7 +202,12 @@ def build_sources(
         )
         weights.append(config.mix.general)
     if config.mix.drills:
-        sources["drills"] = DrillSource(learner.form, config.seed, served_words=config.data.served_template)
+        sources["drills"] = DrillSource(
+            learner.form,
+            config.seed,
+            served_words=config.data.served_template,
+            movements=learner.model.matcher is not None,
+        )
         weights.append(config.mix.drills)
     return sources, weights, held_out
 

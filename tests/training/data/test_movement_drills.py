@@ -1,0 +1,131 @@
+"""Drills about two images: what is told of them is what the answers say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from spatial_mllm_core import tasks
+from spatial_mllm_core.two_view.told import COUNT, code
+from spatial_mllm_training.data.drills import DrillSource
+from spatial_mllm_training.data.movement_drills import movement_question
+from spatial_mllm_training.model.matcher import MatcherSize
+from spatial_mllm_training.recipes import RECIPES
+from spatial_mllm_training.recipes.config import MixConfig
+from spatial_mllm_training.training_loop.batch import Batch, collate
+from spatial_mllm_training.training_loop.prompts import embedded
+from spatial_mllm_training.training_loop.setup import DataPaths, build_learner, build_sources
+
+
+@pytest.fixture(scope="module")
+def learner():
+    smoke = RECIPES["smoke"]()
+    matcher = MatcherSize(stem=8, channels=16, dilations=(1,), features=16)
+    model = dataclasses.replace(smoke.model, pointers=True, deep_pointers=True, matcher=matcher)
+    return build_learner(dataclasses.replace(smoke, model=model))
+
+
+def metres(number):
+    """Inverse of the scale of signed lengths, from its definition: 500 is 0 m, 1000 is 8 m, 2 cm is the finest."""
+    share = (number - 500) / 500
+    return np.sign(share) * 0.02 * (401 ** abs(share) - 1)
+
+
+def degrees(number):
+    share = (number - 500) / 500
+    return np.sign(share) * (181 ** abs(share) - 1)
+
+
+def questions(name, count=400):
+    """(numbers that are told, parsed answer) of the drills of one task."""
+    rng = np.random.default_rng(0)
+    found = []
+    task = tasks.get(name)
+    for _ in range(count):
+        question = movement_question(rng, served_words=1.0)
+        ((words, answer),) = question.turns
+        if "{" not in task.questions[0]:
+            is_it = words == task.question(())
+        else:
+            head = task.questions[0].split("{")[0]
+            tail = task.questions[0].rsplit("}", 1)[1]
+            is_it = "[" in words and words.startswith(head) and words.endswith(tail)
+        if is_it:
+            found.append(((question.told_places or (question.told_camera,))[0], task.parse(answer)))
+    assert len(found) > 10
+    return found
+
+
+@pytest.mark.parametrize(("name", "axis"), [("x_movement", 0), ("y_movement", 1), ("z_movement", 2)])
+def test_directions_are_the_signs(name, axis):
+    plus, minus = tasks.get(name).labels
+    for told, answer in questions(name):
+        assert answer.label == (plus if told[axis] > 500 else minus)
+
+
+@pytest.mark.parametrize(("name", "at"), [("yaw_movement", 4), ("pitch_movement", 5)])
+def test_turns_are_the_signs_of_their_angles(name, at):
+    plus, minus = tasks.get(name).labels
+    for told, answer in questions(name):
+        assert answer.label == (plus if told[at] > 500 else minus)
+
+
+@pytest.mark.parametrize(("name", "at"), [("yaw_angle", 4), ("pitch_angle", 5)])
+def test_angles_are_told_in_degrees(name, at):
+    for told, answer in questions(name):
+        assert answer.values[0] == pytest.approx(abs(degrees(told[at])), abs=0.51)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("displacement_vector", 0), ("tapvid3d_displacement_vector_coord_adt", 4)]
+)
+def test_vectors_are_told_in_metres(name, start):
+    for told, answer in questions(name):
+        np.testing.assert_allclose(answer.values, [metres(n) for n in told[start : start + 3]], atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("total_distance", 3), ("tapvid3d_total_distance_coord_pstudio", 7)]
+)
+def test_lengths_are_told_by_their_logarithm(name, at):
+    for told, answer in questions(name):
+        assert answer.values[0] == pytest.approx(0.005 * 1600 ** (told[at] / 1000), rel=0.02, abs=6e-4)
+
+
+def test_places_are_told_as_they_are_said():
+    for told, answer in questions("visual_correspondence_coor_2_coor"):
+        np.testing.assert_allclose(answer.values, told[:2], atol=0.51)
+
+
+@torch.no_grad()
+def test_the_decoder_hears_them_at_the_first_word_or_the_opening_bracket(learner, tmp_path):
+    source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
+    batch = collate([source.sample(1), source.sample(3), source.sample(2)], learner.pad_id)
+    heard = embedded(learner.model, batch) - learner.model.hf.get_input_embeddings()(batch.ids)
+    assert batch.told_numbers.shape == (16, COUNT)
+    rows = batch.told_pairs[:, 0].tolist()
+    assert set(rows) == {0, 1}  # the third one is about depths
+    expected = torch.zeros_like(heard)
+    openings = 0
+    for (row, token), numbers in zip(batch.told_pairs.tolist(), batch.told_numbers.tolist(), strict=True):
+        openings += "[" in learner.tokenizer.decode([int(batch.ids[row, token])])
+        expected[row, token] = torch.from_numpy(code(tuple(numbers), heard.shape[-1]))
+    assert 0 < openings < 16
+    torch.testing.assert_close(heard[:2], expected[:2], atol=1e-5, rtol=0)
+    batch.save(tmp_path / "batch.safetensors")
+    again = Batch.read(tmp_path / "batch.safetensors")
+    assert torch.equal(again.told_pairs, batch.told_pairs)
+    torch.testing.assert_close(again.told_numbers, batch.told_numbers, equal_nan=True)
+
+
+@pytest.mark.parametrize("matcher", [None, MatcherSize(stem=8, channels=16, dilations=(1,), features=16)])
+def test_only_a_model_of_matching_is_drilled_in_movements(matcher):
+    smoke = RECIPES["smoke"]()
+    model = dataclasses.replace(smoke.model, pointers=True, deep_pointers=True, matcher=matcher)
+    config = dataclasses.replace(smoke, model=model, mix=MixConfig(pairs=0.0, drills=1.0))
+    sources, _, _ = build_sources(config, DataPaths(), build_learner(config))
+    told = [len(sources["drills"].sample(number).told_pairs) for number in range(4)]
+    assert told == ([0, 8, 0, 8] if matcher else [0, 0, 0, 0])

@@ -1,0 +1,68 @@
+"""Questions about two images that nobody sees, with what the runtime would tell of them; knows no model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatial_mllm_core.tasks import camera_motion, correspondence, object_motion
+from spatial_mllm_core.two_view import told
+from spatial_mllm_training.data.packing import PackedQuestion
+from spatial_mllm_training.data.question import Question
+
+_NEAR_M, _FAR_M = 0.03, 2.5
+_TURNS_DEG = (25.0, 12.0)
+"""Standard deviations of yaw and pitch."""
+_ABOUT_CAMERA = 0.7
+"""Of the questions; the others are about a point."""
+
+
+def movement_question(rng: np.random.Generator, *, served_words: float) -> PackedQuestion:
+    """About how the camera moved, or where a point went, as exactly as it is told."""
+    if rng.random() < _ABOUT_CAMERA:
+        return _about_camera(rng, served_words)
+    return _about_point(rng, served_words)
+
+
+def _about_camera(rng: np.random.Generator, served_words: float) -> PackedQuestion:
+    offset_m = _movement_m(rng)
+    turn_deg = tuple(map(float, rng.normal(0.0, _TURNS_DEG)))
+    truths = {
+        camera_motion.CAMERA_DISTANCE.name: camera_motion.distance_truth(offset_m),
+        camera_motion.CAMERA_VECTOR.name: camera_motion.vector_truth(offset_m),
+        **camera_motion.direction_truths(offset_m),
+        **camera_motion.turn_truths(turn_deg),
+    }
+    task = camera_motion.TASKS[int(rng.integers(len(camera_motion.TASKS)))]
+    question = Question(task, (), truths[task.name]).worded(rng, 0, served_words=served_words)
+    return replace(
+        question, told_camera=told.camera_numbers(offset_m, turn_deg, float(rng.uniform(0.3, 1.0)))
+    )
+
+
+def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestion:
+    x, y, *there = rng.integers(0, 1000, 4)
+    point = ((int(x), int(y)),)
+    moved_m = _movement_m(rng)
+    moving = bool(rng.integers(2))
+    kind = int(rng.integers(3))
+    if kind == 0:
+        truth = correspondence.coordinate_truth((float(there[0]), float(there[1])), 1000, 1000)
+        question = Question(correspondence.CORRESPONDENCE, point, truth)
+    elif kind == 1:
+        question = Question(
+            object_motion.OBJECT_DISTANCE[moving], point, object_motion.distance_truth(moved_m)
+        )
+    else:
+        question = Question(object_motion.OBJECT_VECTOR[moving], point, object_motion.vector_truth(moved_m))
+    place = told.place_numbers(np.asarray(there, np.float64), float(rng.uniform(0.4, 1.0)), True, moved_m)
+    return replace(question.worded(rng, 0, served_words=served_words), told_places=(place,))
+
+
+def _movement_m(rng: np.random.Generator) -> NDArray[np.float64]:
+    """(3,) any direction; as many near as far by ratio."""
+    direction = rng.normal(size=3)
+    length_m = np.exp(rng.uniform(np.log(_NEAR_M), np.log(_FAR_M)))
+    return np.asarray(length_m * direction / np.linalg.norm(direction), np.float64)

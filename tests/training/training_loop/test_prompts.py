@@ -180,11 +180,30 @@ def test_what_is_read_twice_is_trained_as_if_read_once(learner):
     assert [name for name in without if not name.startswith(("ray_embedding.null", "matcher."))] == []
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_frozen_tower_says_the_same_and_learns_nothing(learner, frozen):
+    sample = pack("one", [shown(v) for v in views(2)], [asked("How deep is [ 40 , 300 ]?", 2)], learner.form)
+    batch = collate([sample], learner.pad_id)
+    expected = Objective(learner.model).predict(batch).logits
+    learner.model.frozen_vision = frozen
+    out = Objective(learner.model).predict(batch)
+    torch.testing.assert_close(out.logits, expected)
+    (out.logits.square().mean() + out.depths[0][0].square().mean()).backward()
+    tower = learner.model.family.vision(learner.model.hf)
+    assert all((p.grad is None) == frozen for p in tower.parameters())
+    assert learner.model.ray_embedding.mlp[0].weight.grad.abs().sum() > 0
+
+
 def test_a_batch_is_read_as_it_was_saved(learner, tmp_path):
     """With all that its questions point at; one of before deep pointers tells no depth."""
     sample = pack("one", [shown(v) for v in views(2)], [asked("How deep is [ 40 , 300 ]?", 2)], learner.form)
     batch = collate([sample, sample], learner.pad_id)
     assert batch.pointer_images.tolist() == [0, -1, 2, -1]
+    assert batch.pair_images.tolist() == [[0, 1], [2, 3]]
+    assert batch.track_pairs.tolist() == [0, 1]
+    assert batch.track_at.tolist() == [[40, 300], [40, 300]]
+    words = [learner.tokenizer.decode([int(batch.ids[row, token])]) for row, token in batch.tracks.tolist()]
+    assert [word.strip() for word in words] == ["[", "["]
     batch.save(tmp_path / "batch.safetensors")
     again = Batch.read(tmp_path / "batch.safetensors")
     for field in dataclasses.fields(Batch):
@@ -194,3 +213,6 @@ def test_a_batch_is_read_as_it_was_saved(learner, tmp_path):
     old = {name: value for name, value in tensors.items() if name not in ("pointer_images", "pointer_cells")}
     save_file(old, tmp_path / "old.safetensors")
     assert Batch.read(tmp_path / "old.safetensors").pointer_images.tolist() == [-1] * 4
+    new = ("told_pairs", "told_numbers", "pairs", "pair_images", "tracks", "track_pairs", "track_at")
+    save_file({k: v for k, v in tensors.items() if k not in new}, tmp_path / "older.safetensors")
+    assert Batch.read(tmp_path / "older.safetensors").pairs.shape == (0, 2)

@@ -46,6 +46,7 @@ class CameraAwareVLM(nn.Module):
         clips: `embed_images` reads a later image together with the first one of its prompt.
         pointers: coordinates of a question carry what is seen there (`training_loop.prompts` adds it).
         deep_pointers: and how far that is.
+        frozen_vision: `embed_images` teaches the tower and the projector nothing.
         matcher: what tells questions about several images how they belong together (likewise), or None.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
     """
@@ -79,6 +80,7 @@ class CameraAwareVLM(nn.Module):
         self.clips = False
         self.pointers = False
         self.deep_pointers = False
+        self.frozen_vision = False
         self.matcher: Matcher | None = None
         self.depth_head = self.heads.single_head(hidden)
         self.spatial_heads = self.heads.spatial_heads(hidden)
@@ -183,10 +185,11 @@ class CameraAwareVLM(nn.Module):
             first_B: index of the first image of each one's prompt, which only a model of `clips` looks at;
                 None: every image is the first.
         """
-        if self.clips and first_B is not None:
-            tokens = self.family.visual_tokens_of_clips(self.hf, images_BCHW[first_B], images_BCHW)
-        else:
-            tokens = self.family.visual_tokens(self.hf, images_BCHW)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_vision):
+            if self.clips and first_B is not None:
+                tokens = self.family.visual_tokens_of_clips(self.hf, images_BCHW[first_B], images_BCHW)
+            else:
+                tokens = self.family.visual_tokens(self.hf, images_BCHW)
         known_B = self.camera_dropout(has_camera_B)
         tokens = tokens + self.ray_embedding(rays_BN4, known_B).to(tokens.dtype)
         if self.coordinate_code is None:

@@ -16,6 +16,7 @@ from spatial_mllm_training.recipes.small_gpu import small_gpu
 from spatial_mllm_training.recipes.tiny_cpu import (
     smoke,
     tiny_cpu,
+    tiny_cpu_answers,
     tiny_cpu_drills,
     tiny_cpu_images,
     tiny_cpu_longer,
@@ -29,6 +30,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         tiny_cpu,
         tiny_cpu_words,
         tiny_cpu_longer,
+        tiny_cpu_answers,
         tiny_cpu_matches,
         tiny_cpu_drills,
         tiny_cpu_images,

@@ -160,6 +160,7 @@ class TrainConfig:
         optimizer: "muon" (matrices; AdamW for the rest) or "adamw".
         learning_rate: AdamW's; of everything but the decoder where `decoder_learning_rate` is given.
         matrix_learning_rate: Muon's.
+        frozen_vision: of a small model, whose tower and projector then stay as they are.
         match_weight: of what the matcher learns.  match_pairs: of a batch that it learns from; None: all. It stays as
             it is where the weight is 0.
         precision: "bf16" (autocast) or "fp32".
@@ -201,6 +202,7 @@ class TrainConfig:
     clip: float = 1.0
     depth_weight: float = 1.0
     text_weight: float = 1.0
+    frozen_vision: bool = False
     match_weight: float = 0.0
     match_pairs: int | None = None
     model_camera_dropout: float = 0.0

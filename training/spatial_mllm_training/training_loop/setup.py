@@ -90,6 +90,7 @@ def build_learner(
     tokenizer = tokenizer or build_tokenizer()
     model = build_model(config.model, tokenizer, heads=heads_of(config))
     model.camera_dropout.rate = config.model_camera_dropout
+    model.frozen_vision = config.frozen_vision
     use_linear_patch_embed(model.hf)
     use_batched_attention(model.hf)
     model.hf.set_attn_implementation(attention.NAME)

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.data import pairs
+from spatial_mllm_training.data import view_pairs
 from spatial_mllm_training.data.packing import IGNORE, Format, LeftOutError, Words
 from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.pair_questions import COMPARISON_SHARE, TASKS, size_questions
@@ -373,7 +373,7 @@ def graded(scene, tokenizer):
 
 def test_each_image_of_a_pair_has_its_own_window_camera_and_depth(graded, monkeypatch):
     """The ray of a pixel, seen by the scene's camera through OpenCV, meets the colour and depth there."""
-    monkeypatch.setattr(pairs, "jitter_colour", lambda rng, image, gains, gamma: image)
+    monkeypatch.setattr(view_pairs, "jitter_colour", lambda rng, image, gains, gamma: image)
     builder = graded(PairConfig(own_crops=1.0))
     source_k = builder.views.scenes[builder.views._order[0]]["k"]
     shares = []

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.model.bundle import (
+    MATCHER,
     MODEL_PATH_VARIABLE,
     Manifest,
     file_sha256,
@@ -73,7 +74,7 @@ def test_a_manifest_is_of_the_first_format_that_can_say_it(bundle_folder, has, v
     features = dict(zip(("clips", "pointers", "deep_pointers"), has, strict=True))
     manifest = open_bundle(bundle_folder).manifest
     plain = dataclasses.replace(manifest.prompt, named_letters=False)
-    manifest = dataclasses.replace(manifest, prompt=plain, **features)
+    manifest = dataclasses.replace(manifest, prompt=plain, matching=False, **features)
     text = manifest.to_json()
     assert json.loads(text)["format_version"] == version
     assert Manifest.from_json(text, "copy") == manifest
@@ -84,10 +85,28 @@ def test_letters_for_named_points_are_the_fourth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     for letters in (False, True):
         prompt = dataclasses.replace(manifest.prompt, named_letters=letters)
-        text = dataclasses.replace(manifest, prompt=prompt).to_json()
+        text = dataclasses.replace(manifest, prompt=prompt, matching=False).to_json()
         raw = json.loads(text)
         assert (raw["format_version"] == 4) == ("named_letters" in raw["prompt"]) == letters
         assert Manifest.from_json(text, "copy").prompt == prompt
+
+
+def test_matching_is_the_fifth_format(bundle_folder):
+    manifest = open_bundle(bundle_folder).manifest
+    files = {**manifest.files, MATCHER: ("0" * 64, 1)}
+    for matching in (False, True):
+        text = dataclasses.replace(manifest, matching=matching, files=files).to_json()
+        assert (json.loads(text)["format_version"] == 5) == matching
+        assert Manifest.from_json(text, "copy").matching == matching
+
+
+def test_matching_without_its_graph_or_without_deep_pointers_is_refused(copy):
+    edit_manifest(copy, lambda raw: raw["input"].update(matching=True))
+    edit_manifest(copy, lambda raw: raw["files"].pop(MATCHER, None))
+    fault = fault_of(copy)
+    assert fault.code is ErrorCode.BAD_MANIFEST and MATCHER in fault.sentence
+    edit_manifest(copy, lambda raw: raw["input"].update(matching=True, deep_pointers=False))
+    assert fault_of(copy).code is ErrorCode.BAD_MANIFEST
 
 
 def test_deep_pointers_without_pointers_are_refused(copy):

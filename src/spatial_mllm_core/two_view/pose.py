@@ -12,9 +12,9 @@ Float = NDArray[np.floating]
 
 FEWEST = 12
 """Matches, below which nothing is said."""
-_TOLERANCE = 0.05
-"""Off a ray, in units of the focal length: 2.9 degrees at the image's centre."""
-_TRIES = 300
+_TOLERANCE = 0.03
+"""Off a ray, in units of the focal length: 1.7 degrees at the image's centre."""
+_TRIES = 1000
 _STILL_SHARE = 0.6
 _STILL = 0.03
 """A camera in whose images this share of the matches stays within so much of its ray has not moved."""
@@ -65,20 +65,22 @@ def _fit(points_m: Float, rays: Float) -> tuple[NDArray[np.float64], float] | No
     """((4, 4) the points' frame in the camera of the rays, share of inliers)."""
     points = np.ascontiguousarray(points_m, np.float64)
     seen_at = np.ascontiguousarray(rays, np.float64)
-    unit = np.eye(3)
-    found, turn, offset, inliers = cv2.solvePnPRansac(
-        points,
-        seen_at,
-        unit,
-        None,
-        iterationsCount=_TRIES,
-        reprojectionError=_TOLERANCE,
-        flags=cv2.SOLVEPNP_SQPNP,
+    found, _, turn, offset, inliers = cv2.solvePnPRansac(
+        points, seen_at, np.eye(3), np.zeros(4), params=_consensus()
     )
     if not found or inliers is None or len(inliers) < FEWEST // 2:
         return None
     kept = inliers[:, 0]
-    turn, offset = cv2.solvePnPRefineLM(points[kept], seen_at[kept], unit, None, turn, offset)
+    turn, offset = cv2.solvePnPRefineLM(points[kept], seen_at[kept], np.eye(3), None, turn, offset)
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(turn)[0], offset[:, 0]
     return (pose, len(kept) / len(points)) if np.isfinite(pose).all() else None
+
+
+def _consensus() -> cv2.UsacParams:
+    """RANSAC that scores by squared errors and refines each best pose: as good as three times the plain tries."""
+    params = cv2.UsacParams()
+    params.threshold, params.maxIterations, params.confidence = _TOLERANCE, _TRIES, 0.999
+    params.score, params.loMethod = cv2.SCORE_METHOD_MSAC, cv2.LOCAL_OPTIM_INNER_LO
+    params.sampler, params.randomGeneratorState, params.isParallel = cv2.SAMPLING_UNIFORM, 0, False
+    return params

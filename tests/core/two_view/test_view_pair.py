@@ -28,15 +28,15 @@ quick = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCh
     turn=st.tuples(st.floats(-15, 15), st.floats(-10, 10), st.floats(-5, 5)),
 )
 def test_the_pose_of_the_later_camera_is_found(view_of, camera, at, step, turn):
-    """In metres and degrees, by cells of 4 pixels; the centimetres are half a cell at the depth of the room."""
+    """In metres and degrees, by cells of 4 pixels, which are 7 cm wide at a distance of 1.5 m."""
     first = looking(at, 5.0, -35.0)
     later = looking(np.add(at, step), 5.0 + turn[0], -35.0 + turn[1], turn[2])
     pair = ViewPair(view_of(camera, first), view_of(camera, later))
     pose = pair.pose
     assert pose is not None
     offset = camera_displacement_m(first, later)
-    assert np.linalg.norm(pose.first_from_later[:3, 3] - offset) < 0.06
-    np.testing.assert_allclose(pair.turn_deg(pose), camera_turn_deg(first, later, UP), atol=2.5)
+    assert np.linalg.norm(pose.first_from_later[:3, 3] - offset) < 0.12
+    np.testing.assert_allclose(pair.turn_deg(pose), camera_turn_deg(first, later, UP), atol=4.0)
 
 
 def test_a_camera_that_stands_still_has_not_moved_at_all(view_of, camera):

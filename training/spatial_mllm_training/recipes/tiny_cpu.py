@@ -18,12 +18,12 @@ from spatial_mllm_training.supervision.dpt import DPTSize
 
 
 def tiny_cpu() -> TrainConfig:
-    """The recipe of the shipped bundle: about 9M parameters, all 26 subtasks; a CPU learns it in three stages.
+    """The recipe of the shipped bundle: about 10M parameters, all 26 subtasks; a CPU learns it in stages.
 
     It compares images: later ones are read together with the first one of their prompt, and a head of
     the training tells what moved. It need not search for what a coordinate means: the coordinate carries what is
-    seen there, and how far that is. Without either no answer about movement was learnt in an hour. Begins best
-    with the weights of `tiny_cpu_words`.
+    seen there, and how far that is. Without either no answer about movement was learnt in an hour. Nor for how
+    the camera moved: questions are told. Begins best with the weights of `tiny_cpu_words` and then `tiny_cpu_matches`.
     """
     config = tiny_cpu_words()
     return replace(

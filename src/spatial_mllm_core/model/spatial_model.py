@@ -25,6 +25,7 @@ from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
+from spatial_mllm_core.model import told
 from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
 from spatial_mllm_core.model.choosing import (
     Choose,
@@ -37,8 +38,13 @@ from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
-from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
-from spatial_mllm_core.two_view import told
+from spatial_mllm_core.tasks.text import (
+    COORDINATE_SCALE,
+    coordinate_to_pixel,
+    lettered,
+    narrowed,
+    pixel_to_coordinate,
+)
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
 MAX_QUESTION_CHARACTERS = 2000
@@ -398,11 +404,11 @@ class SpatialModel:
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
         if prefix.pair is not None:
-            embeddings[0] += told.code(prefix.pair.camera_numbers, m.hidden)
+            embeddings[0] += told.code(told.of_camera(prefix.pair.movement), m.hidden)
         for pointer in pointers(words, self._encode) if m.pointers else ():
             if prefix.pair is not None:
-                of_place = prefix.pair.place_numbers(pointer.x, pointer.y)
-                embeddings[pointer.opens_at] += told.code(of_place, m.hidden)
+                place = prefix.pair.place(pointer.x / COORDINATE_SCALE, pointer.y / COORDINATE_SCALE)
+                embeddings[pointer.opens_at] += told.code(told.of_place(place), m.hidden)
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
                 embeddings[pointer.at] += weights @ visual[tokens]

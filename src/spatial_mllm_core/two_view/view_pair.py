@@ -1,7 +1,4 @@
-"""Two images as a model is told of them: how the camera moved, and what became of a place.
-
-Made of matched cells and of the model's own depth maps; `told` says how it reaches the prompt.
-"""
+"""Two images of a scene: how the camera moved, and what became of a place, by matched cells and depth maps."""
 
 from __future__ import annotations
 
@@ -12,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.tasks.camera_motion import camera_turn_deg
-from spatial_mllm_core.tasks.text import COORDINATE_SCALE
-from spatial_mllm_core.two_view import told
 from spatial_mllm_core.two_view.matching import Matches, centres, match
 from spatial_mllm_core.two_view.pose import RelativePose, relative_pose
-from spatial_mllm_core.two_view.told import Numbers
 from spatial_mllm_core.two_view.upright import up_direction
 
 Float32 = NDArray[np.float32]
@@ -66,8 +60,39 @@ class View:
         return self.points_at(centres(*self.depth_m.shape)).reshape(*self.depth_m.shape, 3)
 
 
+@dataclass(frozen=True, eq=False)
+class CameraMovement:
+    """From the first image to the later one.
+
+    Attributes:
+        offset_m: (3,) position of the later camera in the optical frame of the first one.
+        turn_deg: (yaw, pitch), see `camera_turn_deg`.
+        inliers: share of the matches that agree.
+    """
+
+    offset_m: Float64
+    turn_deg: tuple[float, float]
+    inliers: float
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """What became of a place of the first image.
+
+    Attributes:
+        there: (x, y) in the later image, in shares of its width and height.
+        share, is_mutual: see `Matches`.
+        moved_m: (3,) its movement in the optical frame of the first camera; None without a pose.
+    """
+
+    there: tuple[float, float]
+    share: float
+    is_mutual: bool
+    moved_m: Float64 | None
+
+
 class ViewPair:
-    """The first image of a question and a later one."""
+    """The first image and a later one."""
 
     def __init__(self, first: View, later: View) -> None:
         self.first, self.later = first, later
@@ -97,21 +122,18 @@ class ViewPair:
         return camera_turn_deg(np.eye(4), pose.first_from_later, up)
 
     @cached_property
-    def camera_numbers(self) -> Numbers:
-        """What is said of the later camera, see `told.camera_numbers`; nothing without a pose."""
+    def movement(self) -> CameraMovement | None:
+        """How the camera moved; None without a pose."""
         pose = self.pose
         if pose is None:
-            return told.NOTHING
-        return told.camera_numbers(pose.first_from_later[:3, 3], self.turn_deg(pose), pose.inliers)
+            return None
+        return CameraMovement(pose.first_from_later[:3, 3], self.turn_deg(pose), pose.inliers)
 
-    def place_numbers(self, x: float, y: float) -> Numbers:
-        """What is said of a coordinate (0 to 1000) of the first image, see `told.place_numbers`."""
-        at = np.array([[x, y]]) / COORDINATE_SCALE
+    def place(self, x: float, y: float) -> Place:
+        """What became of what the first image shows at (x, y), in shares of its width and height."""
+        at = np.array([[x, y]])
         rows, columns = self.first.features.shape[:2]
-        row, column = (
-            min(int(share * count), count - 1) for share, count in ((at[0, 1], rows), (at[0, 0], columns))
-        )
-        cell = row * columns + column
+        cell = min(int(y * rows), rows - 1) * columns + min(int(x * columns), columns - 1)
         beside = at - centres(rows, columns)[[cell]]
         there = np.clip(self.matches.places[[cell]] + beside, 0.0, 1.0)
         moved_m = None
@@ -119,4 +141,4 @@ class ViewPair:
             later_m = pose.first_from_later[:3, :3] @ self.later.points_at(there)[0]
             moved_m = later_m + pose.first_from_later[:3, 3] - self.first.points_at(at)[0]
         share, is_mutual = float(self.matches.shares[cell]), bool(self.matches.is_mutual[cell])
-        return told.place_numbers(there[0] * COORDINATE_SCALE, share, is_mutual, moved_m)
+        return Place((float(there[0, 0]), float(there[0, 1])), share, is_mutual, moved_m)

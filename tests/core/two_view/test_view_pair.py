@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import sinusoids
+from spatial_mllm_core.model.told import COUNT, code, of_camera, of_place
 from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
 from spatial_mllm_core.two_view.matching import centres
-from spatial_mllm_core.two_view.told import COUNT, code
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from tests.core.two_view.conftest import CELLS_H, CELLS_W, GRID_H, GRID_W, HEIGHT, WIDTH, looking, seen_by
 
@@ -58,8 +58,8 @@ def test_without_cameras_only_places_are_told(view_of, camera):
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.0, 1.4), 4.0, -35.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later, known=False))
     assert pair.pose is None
-    assert not code(pair.camera_numbers, WIDE).any()
-    told = code(pair.place_numbers(500, 500), WIDE)
+    assert not code(of_camera(pair.movement), WIDE).any()
+    told = code(of_place(pair.place(0.5, 0.5)), WIDE)
     assert told[: 4 * EACH].any()
     assert not told[4 * EACH :].any()
 
@@ -97,7 +97,7 @@ def test_codes_hold_what_happened(view_of, camera):
     """Each number in a part of its own; what stands still has moved by no more than half a cell."""
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.1, 1.35), 6.0, -37.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later))
-    *at, yaw, pitch, inliers, _ = read(code(pair.camera_numbers, WIDE))
+    *at, yaw, pitch, inliers, _ = read(code(of_camera(pair.movement), WIDE))
     offset = pair.pose.first_from_later[:3, 3]
     np.testing.assert_allclose(at[:3], signed(offset, 0.02, 8.0), atol=1.0)
     np.testing.assert_allclose(offset, camera_displacement_m(first, later), atol=0.05)
@@ -111,7 +111,7 @@ def test_codes_hold_what_happened(view_of, camera):
     place = centres(CELLS_H, CELLS_W)[[cell]].astype(np.float64)
     in_world, _ = seen_by(camera, first, place)
     there = camera.project((in_world - later[:3, 3]) @ later[:3, :3])[0] + 0.5
-    x, y, share, mutual, *moved, distance = read(code(pair.place_numbers(*(place[0] * 1000)), WIDE))
+    x, y, share, mutual, *moved, distance = read(code(of_place(pair.place(*place[0])), WIDE))
     np.testing.assert_allclose((x, y), there / (WIDTH, HEIGHT) * 1000, atol=12)
     assert share > 500
     assert mutual == 1000

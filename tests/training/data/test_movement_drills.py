@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.two_view.told import COUNT, code
+from spatial_mllm_core.model.told import COUNT, code
 from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.movement_drills import movement_question
 from spatial_mllm_training.model.matcher import MatcherSize

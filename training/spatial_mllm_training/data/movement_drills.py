@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_core.model import told
 from spatial_mllm_core.tasks import camera_motion, correspondence, object_motion
-from spatial_mllm_core.two_view import told
+from spatial_mllm_core.two_view.view_pair import CameraMovement, Place
 from spatial_mllm_training.data.packing import PackedQuestion
 from spatial_mllm_training.data.question import Question
 
@@ -28,18 +29,17 @@ def movement_question(rng: np.random.Generator, *, served_words: float) -> Packe
 
 def _about_camera(rng: np.random.Generator, served_words: float) -> PackedQuestion:
     offset_m = _movement_m(rng)
-    turn_deg = tuple(map(float, rng.normal(0.0, _TURNS_DEG)))
+    yaw_deg, pitch_deg = map(float, rng.normal(0.0, _TURNS_DEG))
     truths = {
         camera_motion.CAMERA_DISTANCE.name: camera_motion.distance_truth(offset_m),
         camera_motion.CAMERA_VECTOR.name: camera_motion.vector_truth(offset_m),
         **camera_motion.direction_truths(offset_m),
-        **camera_motion.turn_truths(turn_deg),
+        **camera_motion.turn_truths((yaw_deg, pitch_deg)),
     }
     task = camera_motion.TASKS[int(rng.integers(len(camera_motion.TASKS)))]
     question = Question(task, (), truths[task.name]).worded(rng, 0, served_words=served_words)
-    return replace(
-        question, told_camera=told.camera_numbers(offset_m, turn_deg, float(rng.uniform(0.3, 1.0)))
-    )
+    movement = CameraMovement(offset_m, (yaw_deg, pitch_deg), inliers=float(rng.uniform(0.3, 1.0)))
+    return replace(question, told_camera=told.of_camera(movement))
 
 
 def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestion:
@@ -57,8 +57,8 @@ def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestio
         )
     else:
         question = Question(object_motion.OBJECT_VECTOR[moving], point, object_motion.vector_truth(moved_m))
-    place = told.place_numbers(np.asarray(there, np.float64), float(rng.uniform(0.4, 1.0)), True, moved_m)
-    return replace(question.worded(rng, 0, served_words=served_words), told_places=(place,))
+    place = Place((there[0] / 1000, there[1] / 1000), float(rng.uniform(0.4, 1.0)), True, moved_m)
+    return replace(question.worded(rng, 0, served_words=served_words), told_places=(told.of_place(place),))
 
 
 def _movement_m(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -22,8 +22,8 @@ from spatial_mllm_core.model.prompt import (
     text_positions,
     visual_positions,
 )
+from spatial_mllm_core.model.told import Numbers
 from spatial_mllm_core.tasks.text import lettered, widened
-from spatial_mllm_core.two_view.told import Numbers
 from spatial_mllm_training.supervision.targets import RowTargets
 
 IGNORE = -100

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_core.model.pointing import cell, neighbours
-from spatial_mllm_core.two_view.told import COUNT
+from spatial_mllm_core.model.told import COUNT
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.supervision.targets import DenseTargets
 

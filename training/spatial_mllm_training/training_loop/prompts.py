@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatial_mllm_core.model import told
 from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.pointing import depth_code
-from spatial_mllm_core.two_view import told
+from spatial_mllm_core.tasks.text import COORDINATE_SCALE
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.preprocess import normalised
@@ -141,10 +142,10 @@ def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Map
         if (first, later) not in known:
             known[first, later] = ViewPair(views[first], views[later])
         pairs.append(known[first, later])
-    numbers = [pair.camera_numbers for pair in pairs]
+    numbers = [told.of_camera(pair.movement) for pair in pairs]
     numbers += [
-        pairs[pair].place_numbers(*at)
-        for pair, at in zip(batch.track_pairs.tolist(), batch.track_at.tolist(), strict=True)
+        told.of_place(pairs[pair].place(x / COORDINATE_SCALE, y / COORDINATE_SCALE))
+        for pair, (x, y) in zip(batch.track_pairs.tolist(), batch.track_at.tolist(), strict=True)
     ]
     return _with_codes(embeds, torch.cat([batch.pairs, batch.tracks]), numbers)
 

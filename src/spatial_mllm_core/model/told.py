@@ -1,4 +1,4 @@
-"""Numbers about two images as codes that a prompt carries; knows no image.
+"""What a prompt is told of two images: numbers, and the codes that carry them.
 
 A bundle of matching adds such codes to words of a question about several images: that of the camera to the first
 one, that of a place to the bracket that opens its coordinates. They stand to a small language model as the
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE
+from spatial_mllm_core.two_view.view_pair import CameraMovement, Place
 
 COUNT = 8
 Numbers = tuple[float, ...]
@@ -24,28 +25,19 @@ FINEST_DEG, FARTHEST_DEG = 1.0, 180.0
 _HALF = COORDINATE_SCALE / 2
 
 
-def camera_numbers(offset_m: NDArray[np.floating], turn_deg: tuple[float, float], inliers: float) -> Numbers:
-    """Of a later camera: x, y, z, distance, yaw, pitch, share of matches that agree.
-
-    Args:
-        offset_m: (3,) its position in the optical frame of the first camera.
-        turn_deg: (yaw, pitch) of `camera_turn_deg`.
-    """
-    turns = _signed(np.asarray(turn_deg, np.float64), FINEST_DEG, FARTHEST_DEG)
-    return _filled([*_movement(offset_m), *turns, inliers * COORDINATE_SCALE])
+def of_camera(movement: CameraMovement | None) -> Numbers:
+    """x, y, z, distance, yaw, pitch, share of matches that agree; nothing where nobody knows."""
+    if movement is None:
+        return NOTHING
+    turns = _signed(np.asarray(movement.turn_deg, np.float64), FINEST_DEG, FARTHEST_DEG)
+    return _filled([*_movement(movement.offset_m), *turns, movement.inliers * COORDINATE_SCALE])
 
 
-def place_numbers(
-    there: NDArray[np.floating], share: float, is_mutual: bool, moved_m: NDArray[np.floating] | None
-) -> Numbers:
-    """Of a place: x and y in the later image, how sure, whether mutual, and x, y, z and length of its movement.
-
-    Args:
-        there: (2,) coordinate from 0 to 1000.  share, is_mutual: of `Matches`.
-        moved_m: (3,) in the optical frame of the first camera; None where that is not known.
-    """
-    found = [*there, share * COORDINATE_SCALE, float(is_mutual) * COORDINATE_SCALE]
-    return _filled(found if moved_m is None else [*found, *_movement(moved_m)])
+def of_place(place: Place) -> Numbers:
+    """x and y in the later image, how sure, whether mutual; x, y, z and length of its movement where it is known."""
+    found = [*place.there, place.share, float(place.is_mutual)]
+    numbers = [COORDINATE_SCALE * number for number in found]
+    return _filled(numbers if place.moved_m is None else [*numbers, *_movement(place.moved_m)])
 
 
 def code(numbers: Numbers, width: int) -> NDArray[np.float32]:

@@ -3,9 +3,9 @@
     python sample_bags/make_hololens.py path/to/hololens_rgbd sample_bags/hololens
 
 The source folder holds K.txt, poses.txt (camera-to-world, one 4x4 per line), images/, depth/ and
-LICENSE. It has no times and no distortion: stamps here are a fixed 5 Hz clock, not the recording's,
-and the images are undistorted already (D is zero). The source's world has y up; the bag's `world`
-is turned to REP 103 (z up, x forward, y left), camera axes stay optical. Equal input, equal bytes.
+LICENSE. Every second frame is taken. It has no times and no distortion: stamps here are a fixed 2.5 Hz clock,
+not the recording's, and the images are undistorted already (D is zero). The source's world has y up; the bag's
+`world` is turned to REP 103 (z up, x forward, y left), camera axes stay optical. Equal input, equal bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 FIRST_STAMP_NS = 1_600_000_000 * 10**9
 PERIOD_NS = 200_000_000
-DEPTH_EVERY = 2  # depth at 2.5 Hz keeps the bag small
+FRAME_EVERY = 2  # 2.5 Hz keep the bag small
 JPEG_QUALITY = 92
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "world"
@@ -74,6 +74,8 @@ def make(source: Path, output: Path) -> int:
         bag.add_topic(DEPTH, "sensor_msgs/msg/CompressedImage")
         bag.add_topic(TF, "tf2_msgs/msg/TFMessage")
         for i, (image_file, depth_file) in enumerate(zip(images, depths, strict=True)):
+            if i % FRAME_EVERY:
+                continue
             stamp_ns = FIRST_STAMP_NS + i * PERIOD_NS
             image = cv2.imread(str(image_file), cv2.IMREAD_COLOR)
             depth_mm = cv2.imread(str(depth_file), cv2.IMREAD_UNCHANGED)
@@ -93,13 +95,10 @@ def make(source: Path, output: Path) -> int:
             )
             bag.write(INFO, info, stamp_ns)
             bag.write(IMAGE, messages.compressed_image(stamp_ns, CAMERA_FRAME, jpeg, "jpeg"), stamp_ns)
-            if i % DEPTH_EVERY == 0:
-                bag.write(
-                    DEPTH, messages.compressed_depth(stamp_ns, CAMERA_FRAME, depth_mm / 1000.0), stamp_ns
-                )
+            bag.write(DEPTH, messages.compressed_depth(stamp_ns, CAMERA_FRAME, depth_mm / 1000.0), stamp_ns)
     shutil.copyfile(source / "LICENSE", output / "LICENSE")
     shutil.copyfile(source / "README.txt", output / "ORIGIN.txt")
-    return len(images)
+    return -(-len(images) // FRAME_EVERY)
 
 
 if __name__ == "__main__":

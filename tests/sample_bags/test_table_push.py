@@ -17,7 +17,7 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.images import decode_any, decode_depth
 
 BAG = Path(__file__).resolve().parents[2] / "sample_bags" / "table_push"
-FRAMES = 112
+FRAMES = 56
 COUNTS = {
     "/camera/image_raw/compressed": FRAMES,
     "/camera/camera_info": FRAMES,
@@ -69,16 +69,16 @@ def pose_matrix(message):
 
 def test_every_topic_has_its_messages_and_the_bag_is_small(bag):
     assert {topic: len(found) for topic, found in bag.items()} == COUNTS
-    assert sum(f.stat().st_size for f in BAG.iterdir()) < 9_000_000
+    assert sum(f.stat().st_size for f in BAG.iterdir()) < 4_600_000
     qos = (BAG / "metadata.yaml").read_text()
     assert "transient_local" in qos or "durability: 1" in qos  # a late listener must get /tf_static
 
 
-def test_log_times_are_the_stamps_at_5_hz(bag):
+def test_log_times_are_the_stamps_at_2_5_hz(bag):
     for topic in ("/camera/image_raw/compressed", "/camera/camera_info", "/object/pose"):
         log_times = [t for t, _ in bag[topic]]
         assert log_times == [stamp_ns_of(m) for _, m in bag[topic]]
-        assert set(np.diff(log_times)) == {200_000_000}
+        assert set(np.diff(log_times)) == {400_000_000}
     images = {stamp_ns_of(m) for _, m in bag["/camera/image_raw/compressed"]}
     assert all(stamp_ns_of(m) in images for _, m in bag["/camera/depth/image_raw/compressedDepth"])
 
@@ -92,7 +92,7 @@ def test_calibration_never_changes_and_is_of_a_69_degree_camera(bag, camera):
 
 
 def test_images_are_pictures_of_a_changing_scene(bag):
-    images = [decode_any(m) for _, m in bag["/camera/image_raw/compressed"][::10]]
+    images = [decode_any(m) for _, m in bag["/camera/image_raw/compressed"][::5]]
     assert all(i.shape == (480, 640, 3) and 40 < i.mean() < 200 and i.std() > 20 for i in images)
     changed = np.abs(images[-1].astype(int) - images[0]).max(axis=-1) > 40
     assert 0.01 < changed.mean() < 0.5
@@ -164,7 +164,7 @@ def test_the_picture_shows_the_object_where_truth_says(bag, truth):
     first = decode_any(bag["/camera/image_raw/compressed"][0][1])
     u, v = truth["object"]["point_px"]
     patch = first[v - 20 : v + 21, u - 20 : u + 21]
-    for index in (40, 66):
+    for index in (20, 33):
         image = decode_any(bag["/camera/image_raw/compressed"][index][1])
         _, score, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(image, patch, cv2.TM_CCOEFF_NORMED))
         left, top, right, bottom = truth["frames"][index]["object_box_px"]

@@ -120,6 +120,6 @@ def test_world_of_the_hololens_bag_has_z_up() -> None:
         assert pose_of_camera is not None
         # the recording's camera looks a little down: optical y (down) points to -z, and so does optical z a little
         assert pose_of_camera[2, 1] < -0.8
-        assert truth.camera_moves("camera_optical_frame", first, first + 7 * 10**9)
-        moved = truth.camera_displacement_m("camera_optical_frame", first, first + 200_000_000)
-        assert 0 < np.linalg.norm(moved) < 0.2
+        assert truth.camera_moves("camera_optical_frame", first, first + 72 * 10**8)
+        moved = truth.camera_displacement_m("camera_optical_frame", first, first + 400_000_000)
+        assert 0 < np.linalg.norm(moved) < 0.4

@@ -32,6 +32,11 @@ class RelativePose:
     first_from_later: NDArray[np.float64]
     inliers: float
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the camera has not moved."""
+        return np.array_equal(self.first_from_later, np.eye(4))
+
 
 def relative_pose(
     first_m: Float, first_rays: Float, later_m: Float, later_rays: Float

@@ -115,6 +115,8 @@ class ViewPair:
 
     def turn_deg(self, pose: RelativePose) -> tuple[float, float]:
         """(yaw, pitch) about what both images take for up, see `camera_turn_deg`."""
+        if pose.is_still:
+            return 0.0, 0.0
         turned = pose.first_from_later[:3, :3]
         up = up_direction(self.first.point_map()) + turned @ up_direction(self.later.point_map())
         if np.linalg.norm(up) < 0.1:  # they contradict each other

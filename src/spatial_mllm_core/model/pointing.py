@@ -2,8 +2,7 @@
 
 A bundle with pointers adds what the first and the last image of a question show at `[ x , y ]` to the
 embedding of the token that closes the bracket: the decoder need not find out which of its visual tokens is meant.
-One with deep pointers adds how far that is, too, as its own depth map of the first image says. One of matching adds
-what became of it in a later image to the token that opens the bracket (`two_view`).
+One with deep pointers adds how far that is, too, as its own depth map of the first image says.
 """
 
 from __future__ import annotations
@@ -28,21 +27,16 @@ class Pointer(NamedTuple):
     """A coordinate (x, y) of 0 to 1000 in some words.
 
     Attributes:
-        opens_at, at: index of the token that opens it, and of the one that ends it.
+        at: index of the token that ends it.
     """
 
-    opens_at: int
     at: int
     x: int
     y: int
 
-    def after(self, tokens: int) -> Pointer:
-        """The same where so many tokens stand before."""
-        return self._replace(opens_at=self.opens_at + tokens, at=self.at + tokens)
-
 
 def pointers(words: str, encode: Callable[[str], list[int]]) -> list[Pointer]:
-    """The coordinates of some words; one whose brackets are no ends of tokens is left out."""
+    """The coordinates of some words; one whose end is no end of a token is left out."""
     found = []
     ids: list[int] | None = None
     for match in _COORDINATE.finditer(words):
@@ -50,19 +44,10 @@ def pointers(words: str, encode: Callable[[str], list[int]]) -> list[Pointer]:
         if max(x, y) > COORDINATE_SCALE:
             continue
         ids = encode(words) if ids is None else ids
-        start, end = match.span()
-        at = _last_token(encode(words[:end]), ids)
-        # a tokenizer may keep the space with the bracket
-        opens_at = _last_token(encode(words[: start + 2]), ids)
-        opens_at = _last_token(encode(words[: start + 1]), ids) if opens_at is None else opens_at
-        if at is not None and opens_at is not None:
-            found.append(Pointer(opens_at, at, x, y))
+        start = encode(words[: match.end()])
+        if ids[: len(start)] == start:
+            found.append(Pointer(len(start) - 1, x, y))
     return found
-
-
-def _last_token(beginning: list[int], ids: list[int]) -> int | None:
-    """Index of the last token of a beginning of some words; None where no token ends there."""
-    return len(beginning) - 1 if ids[: len(beginning)] == beginning else None
 
 
 def neighbours(x: float, y: float, grid_h: int, grid_w: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -38,13 +38,7 @@ from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
-from spatial_mllm_core.tasks.text import (
-    COORDINATE_SCALE,
-    coordinate_to_pixel,
-    lettered,
-    narrowed,
-    pixel_to_coordinate,
-)
+from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
 MAX_QUESTION_CHARACTERS = 2000
@@ -403,12 +397,11 @@ class SpatialModel:
         """(S, D) embeddings of a question behind its frames."""
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
+        found = pointers(words, self._encode) if m.pointers else []
         if prefix.pair is not None:
-            embeddings[0] += told.code(told.of_camera(prefix.pair.movement), m.hidden)
-        for pointer in pointers(words, self._encode) if m.pointers else ():
-            if prefix.pair is not None:
-                place = prefix.pair.place(pointer.x / COORDINATE_SCALE, pointer.y / COORDINATE_SCALE)
-                embeddings[pointer.opens_at] += told.code(told.of_place(place), m.hidden)
+            numbers = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found])
+            embeddings[-1] += told.code(numbers, m.hidden)
+        for pointer in found:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
                 embeddings[pointer.at] += weights @ visual[tokens]

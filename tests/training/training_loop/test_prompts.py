@@ -200,10 +200,9 @@ def test_a_batch_is_read_as_it_was_saved(learner, tmp_path):
     batch = collate([sample, sample], learner.pad_id)
     assert batch.pointer_images.tolist() == [0, -1, 2, -1]
     assert batch.pair_images.tolist() == [[0, 1], [2, 3]]
-    assert batch.track_pairs.tolist() == [0, 1]
-    assert batch.track_at.tolist() == [[40, 300], [40, 300]]
-    words = [learner.tokenizer.decode([int(batch.ids[row, token])]) for row, token in batch.tracks.tolist()]
-    assert [word.strip() for word in words] == ["[", "["]
+    assert batch.pair_points.tolist() == [[40, 300], [40, 300]]
+    for row, token in batch.pairs.tolist():  # where the answer begins
+        assert batch.labels[row, token] >= 0 > batch.labels[row, token - 1]
     batch.save(tmp_path / "batch.safetensors")
     again = Batch.read(tmp_path / "batch.safetensors")
     for field in dataclasses.fields(Batch):
@@ -213,6 +212,6 @@ def test_a_batch_is_read_as_it_was_saved(learner, tmp_path):
     old = {name: value for name, value in tensors.items() if name not in ("pointer_images", "pointer_cells")}
     save_file(old, tmp_path / "old.safetensors")
     assert Batch.read(tmp_path / "old.safetensors").pointer_images.tolist() == [-1] * 4
-    new = ("told_pairs", "told_numbers", "pairs", "pair_images", "tracks", "track_pairs", "track_at")
+    new = ("told_pairs", "told_numbers", "pairs", "pair_images", "pair_points")
     save_file({k: v for k, v in tensors.items() if k not in new}, tmp_path / "older.safetensors")
     assert Batch.read(tmp_path / "older.safetensors").pairs.shape == (0, 2)

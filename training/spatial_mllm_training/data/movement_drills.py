@@ -39,7 +39,7 @@ def _about_camera(rng: np.random.Generator, served_words: float) -> PackedQuesti
     task = camera_motion.TASKS[int(rng.integers(len(camera_motion.TASKS)))]
     question = Question(task, (), truths[task.name]).worded(rng, 0, served_words=served_words)
     movement = CameraMovement(offset_m, (yaw_deg, pitch_deg), inliers=float(rng.uniform(0.3, 1.0)))
-    return replace(question, told_camera=told.of_camera(movement))
+    return replace(question, told_pair=told.of_camera(movement))
 
 
 def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestion:
@@ -58,7 +58,7 @@ def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestio
     else:
         question = Question(object_motion.OBJECT_VECTOR[moving], point, object_motion.vector_truth(moved_m))
     place = Place((there[0] / 1000, there[1] / 1000), float(rng.uniform(0.4, 1.0)), True, moved_m)
-    return replace(question.worded(rng, 0, served_words=served_words), told_places=(told.of_place(place),))
+    return replace(question.worded(rng, 0, served_words=served_words), told_pair=told.of_place(place))
 
 
 def _movement_m(rng: np.random.Generator) -> NDArray[np.float64]:

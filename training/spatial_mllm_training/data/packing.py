@@ -118,15 +118,14 @@ class PackedQuestion:
     Attributes:
         choices: every answer that could be given in these words, where there are few.
         told_m: how far its points are, in place of an image that shows it (`data.drills`).
-        told_camera, told_places: likewise, how a later camera stands, and what became of each point.
+        told_pair: likewise, what is told of two images (`spatial_mllm_core.model.told`).
     """
 
     turns: tuple[tuple[str, str], ...]
     image_count: int
     choices: tuple[str, ...] = ()
     told_m: tuple[float, ...] = ()
-    told_camera: Numbers = ()
-    told_places: tuple[Numbers, ...] = ()
+    told_pair: Numbers = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +144,8 @@ class Sample:
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
         told_pairs: (token, numbers) of what is told about two images that nobody sees.
-        pairs: (token, image) of the first word of questions about several images: the last of them.
-        tracks: (token, place in `pairs`, x, y) of the brackets that open the coordinates of those questions.
+        pairs: (token, image, coordinates) of questions about several images: their last token, the last of the images,
+            and what they name.
     """
 
     name: str
@@ -162,8 +161,7 @@ class Sample:
     pointers: tuple[tuple[int, int, int, int], ...] = ()
     told: tuple[tuple[int, float], ...] = ()
     told_pairs: tuple[tuple[int, Numbers], ...] = ()
-    pairs: tuple[tuple[int, int], ...] = ()
-    tracks: tuple[tuple[int, int, int, int], ...] = ()
+    pairs: tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...] = ()
 
     def mask(self) -> NDArray[np.bool_]:
         """(S, S) bool, row = who looks."""
@@ -206,8 +204,7 @@ def pack(
     pointing: list[tuple[int, int, int, int]] = []
     told: list[tuple[int, float]] = []
     told_pairs: list[tuple[int, Numbers]] = []
-    pairs: list[tuple[int, int]] = []
-    tracks: list[tuple[int, int, int, int]] = []
+    pairs: list[tuple[int, int, tuple[tuple[int, int], ...]]] = []
     for index, question in enumerate(questions):
         if form.words.named_letters:
             question = _lettered(question)
@@ -222,14 +219,11 @@ def pack(
             told += [(len(blocks.ids) + p.at, z) for p, z in zip(found, question.told_m, strict=True)]
         shown = sorted({0, question.image_count - 1}) if question.image_count else ()
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
-        if question.told_camera:
-            told_pairs.append((len(blocks.ids), question.told_camera))
-        if question.told_places:
-            opened = [len(blocks.ids) + p.opens_at for p in found]
-            told_pairs += zip(opened, question.told_places, strict=True)
+        asked_at = len(blocks.ids) + next(i for i, label in enumerate(labels) if label != IGNORE)
+        if question.told_pair:
+            told_pairs.append((asked_at, question.told_pair))
         if question.image_count > 1:
-            tracks += [(len(blocks.ids) + p.opens_at, len(pairs), p.x, p.y) for p in found]
-            pairs.append((len(blocks.ids), question.image_count - 1))
+            pairs.append((asked_at, question.image_count - 1, tuple((p.x, p.y) for p in found)))
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
@@ -243,7 +237,6 @@ def pack(
         told=tuple(told),
         told_pairs=tuple(told_pairs),
         pairs=tuple(pairs),
-        tracks=tuple(tracks),
     )
 
 
@@ -261,8 +254,8 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
     spoken: list[bool] = []
     for number, (asked, answer) in enumerate(question.turns):
         words = (form.words.next_turn if number else "") + asked + form.words.answer_prefix
-        if form.points and (question.image_count or question.told_m or question.told_places):
-            found += [p.after(len(tokens)) for p in pointers(words, form.encode)]
+        if form.points and (question.image_count or question.told_m):
+            found += [p._replace(at=len(tokens) + p.at) for p in pointers(words, form.encode)]
         if form.words.number_digits:
             answer = widened(answer, form.words.number_digits)
         for part, is_answer in ((form.encode(words), False), (form.encode(answer + form.words.stop), True)):

@@ -80,9 +80,7 @@ _PLAIN = (
     "told_numbers",
     "pairs",
     "pair_images",
-    "tracks",
-    "track_pairs",
-    "track_at",
+    "pair_points",
 )
 
 
@@ -97,10 +95,8 @@ class Batch:
             which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
         told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
         told_pairs: (U, 2) row and token of what is told of two images that nobody sees; told_numbers: (U, 8) float64.
-        pairs: (Q, 2) row and token of the first words of questions about several images; pair_images: (Q, 2) the
-            first and the last of them, in prompt order.
-        tracks: (K, 2) row and token of the brackets that open their coordinates; track_pairs: (K,) which of `pairs`
-            each belongs to; track_at: (K, 2) the coordinates, 0 to 1000.
+        pairs: (Q, 2) row and last token of questions about several images; pair_images: (Q, 2) the first and the
+            last of them, in prompt order; pair_points: (Q, 2) the coordinate that they name first, -1 for none.
         groups: the images, by size.
         names: of the samples.
         problems: sentences about samples that were left out while this batch was drawn.
@@ -122,9 +118,7 @@ class Batch:
     told_numbers: Tensor
     pairs: Tensor
     pair_images: Tensor
-    tracks: Tensor
-    track_pairs: Tensor
-    track_at: Tensor
+    pair_points: Tensor
     groups: tuple[ImageGroup, ...]
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -253,31 +247,25 @@ def _told(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def _seen_twice(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """The fields of a batch about several images: where questions begin, what they ask of both, what they are told."""
+    """The fields of a batch about several images: where questions end, what they ask of both, what they are told."""
     pairs: list[tuple[int, int]] = []
     images: list[tuple[int, int]] = []
-    tracks: list[tuple[int, int]] = []
-    of_pair: list[int] = []
-    at: list[tuple[int, int]] = []
+    points: list[tuple[int, int]] = []
     images_before = 0
     for b, sample in enumerate(samples):
-        for token, pair, x, y in sample.tracks:
-            tracks.append((b, token))
-            of_pair.append(len(pairs) + pair)
-            at.append((x, y))
-        pairs += [(b, token) for token, _ in sample.pairs]
-        images += [(images_before, images_before + later) for _, later in sample.pairs]
+        for token, later, coordinates in sample.pairs:
+            pairs.append((b, token))
+            images.append((images_before, images_before + later))
+            points.append((*coordinates, (-1, -1))[0])
         images_before += len(sample.images)
-    whole = partial(torch.tensor, dtype=torch.int64)
     told = [(b, token, numbers) for b, sample in enumerate(samples) for token, numbers in sample.told_pairs]
+    whole = partial(torch.tensor, dtype=torch.int64)
     return {
         "told_pairs": whole([place[:2] for place in told]).reshape(-1, 2),
         "told_numbers": torch.tensor([place[2] for place in told], dtype=torch.float64).reshape(-1, COUNT),
         "pairs": whole(pairs).reshape(-1, 2),
         "pair_images": whole(images).reshape(-1, 2),
-        "tracks": whole(tracks).reshape(-1, 2),
-        "track_pairs": whole(of_pair),
-        "track_at": whole(at).reshape(-1, 2),
+        "pair_points": whole(points).reshape(-1, 2),
     }
 
 

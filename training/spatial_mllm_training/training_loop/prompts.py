@@ -11,7 +11,6 @@ from torch import Tensor
 from spatial_mllm_core.model import told
 from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.pointing import depth_code
-from spatial_mllm_core.tasks.text import COORDINATE_SCALE
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.preprocess import normalised
@@ -134,20 +133,17 @@ def _depth_maps(model: CameraAwareVLM, batch: Batch, embeds: Tensor, wanted: set
 
 
 def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Mapping[int, Float32]) -> Tensor:
-    """Questions about several images carry how the camera moved and what became of their coordinates, as if served."""
+    """Questions about several images carry what they are told of them, as if served."""
     views = _views(model, batch, maps)
     known: dict[tuple[int, int], ViewPair] = {}
-    pairs = []
-    for first, later in batch.pair_images.tolist():
+    numbers = []
+    for images, point in zip(batch.pair_images.tolist(), batch.pair_points.tolist(), strict=True):
+        first, later = images
         if (first, later) not in known:
             known[first, later] = ViewPair(views[first], views[later])
-        pairs.append(known[first, later])
-    numbers = [told.of_camera(pair.movement) for pair in pairs]
-    numbers += [
-        told.of_place(pairs[pair].place(x / COORDINATE_SCALE, y / COORDINATE_SCALE))
-        for pair, (x, y) in zip(batch.track_pairs.tolist(), batch.track_at.tolist(), strict=True)
-    ]
-    return _with_codes(embeds, torch.cat([batch.pairs, batch.tracks]), numbers)
+        named = [(point[0], point[1])] if min(point) >= 0 else []
+        numbers.append(told.of_question(known[first, later], named))
+    return _with_codes(embeds, batch.pairs, numbers)
 
 
 def _with_codes(embeds: Tensor, places: Tensor, numbers: Sequence[told.Numbers]) -> Tensor:

@@ -21,8 +21,10 @@ COUNT = 8
 Numbers = tuple[float, ...]
 """`COUNT` of them from 0 to 1000, each in a part of its own of the code; NaN, which leaves its part 0: not known."""
 NOTHING: Numbers = (float("nan"),) * COUNT
-SCALE = 2.0
-"""Amplitude of a code, as that of depths."""
+SCALE = 0.4
+"""Amplitude of a code. Words have 0.1 to 0.2; more of it drowns the answer, which is read off the same token."""
+_RAMP_SHARE, _RAMP = 8, 150.0
+"""One of so many features of a number only says to which side of 500 it is: a sign takes hundreds of questions less."""
 FINEST_M, FARTHEST_M = 0.02, 8.0
 FINEST_DEG, FARTHEST_DEG = 1.0, 180.0
 _HALF = COORDINATE_SCALE / 2
@@ -51,11 +53,16 @@ def of_place(place: Place) -> Numbers:
 
 
 def code(numbers: Numbers, width: int) -> NDArray[np.float32]:
-    """(width,) sinusoids of each number in a part of its own."""
+    """(width,) sinusoids of each number, and its side of 500, in a part of its own."""
     each = width // COUNT
-    out = np.zeros(width, np.float32)
+    ramps = each // _RAMP_SHARE
     values = np.asarray(numbers, np.float64)
-    parts = np.nan_to_num(sinusoids(values, each, SCALE))
+    side = SCALE * np.clip((values - _HALF) / _RAMP, -1.0, 1.0)[:, None]
+    waves = sinusoids(values, (each - ramps) // 2 * 2, SCALE)
+    parts = np.zeros((COUNT, each), np.float32)
+    parts[:, : waves.shape[1]] = np.nan_to_num(waves)
+    parts[:, each - ramps :] = np.nan_to_num(side)
+    out = np.zeros(width, np.float32)
     out[: COUNT * each] = parts.ravel()
     return out
 

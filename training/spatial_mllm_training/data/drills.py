@@ -22,13 +22,15 @@ _QUESTIONS = 8
 _COMPARED = 0.7
 """Of the questions; the others ask for the depth itself."""
 _NEAR_M, _FAR_M = 0.3, 6.0
+_OF_MOVEMENTS = 4
+"""One of so many samples is about depths where the others are about movements, which are more things to learn."""
 
 
 class DrillSource:
     """Sample i is drawn with a generator seeded by (seed, i).
 
     Attributes:
-        movements: every second sample is about two images, for a model of matching.
+        movements: three of four samples are about two images, for a model of matching.
     """
 
     def __init__(self, form: Format, seed: int, *, served_words: float, movements: bool = False) -> None:
@@ -36,7 +38,7 @@ class DrillSource:
 
     def sample(self, number: int) -> Sample:
         rng = np.random.default_rng([self.seed, 17, number])
-        if self.movements and number % 2:
+        if self.movements and number % _OF_MOVEMENTS:
             asked = [movement_question(rng, served_words=self.served_words) for _ in range(_QUESTIONS)]
         else:
             asked = [self._question(rng) for _ in range(_QUESTIONS)]

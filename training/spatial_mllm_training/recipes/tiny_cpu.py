@@ -119,7 +119,7 @@ def tiny_cpu_drills() -> TrainConfig:
     return replace(
         tiny_cpu(),
         name="tiny_cpu_drills",
-        mix=MixConfig(pairs=0.15, rows=0.05, drills=0.8),
+        mix=MixConfig(pairs=0.07, rows=0.03, drills=0.9),
         frozen_vision=True,
         minutes=20.0,
     )

@@ -26,7 +26,7 @@ from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
 from spatial_mllm_core.model import told
-from spatial_mllm_core.model.bundle import Bundle, find_bundle, open_bundle
+from spatial_mllm_core.model.bundle import MATCHER, Bundle, find_bundle, open_bundle
 from spatial_mllm_core.model.choosing import (
     Choose,
     CoordinateParts,
@@ -138,6 +138,24 @@ class SpatialModel:
             np.asarray(cv2.resize(depth_m, size, interpolation=cv2.INTER_LINEAR), np.float32),
             np.asarray(cv2.resize(confidence, size, interpolation=cv2.INTER_LINEAR), np.float32),
         )
+
+    def compare(self, first: Frame, later: Frame) -> ViewPair:
+        """Which places two frames share and how the camera moved between them, as questions about both are told.
+
+        Raises:
+            SpatialError: a 2xx code when a frame has no usable camera; UNKNOWN_TASK for a bundle that matches nothing;
+                SAME_FRAME_TWICE; INVALID_OUTPUT.
+        """
+        for frame in (first, later):
+            frame.require_camera()
+        if (first.camera_name, first.stamp_ns) == (later.camera_name, later.stamp_ns):
+            raise SpatialError(
+                ErrorCode.SAME_FRAME_TWICE, "a frame is compared with another one, not with itself"
+            )
+        pair = self._prefix((first, later)).pair
+        if pair is None:
+            raise SpatialError(ErrorCode.UNKNOWN_TASK, f"{self.name} has no {MATCHER}: it compares no frames")
+        return pair
 
     def _lifted(self, taps: Float32) -> tuple[Float32, Float32]:
         """(z-depth in metres, confidence), each (h, w), of one frame's visual tokens.

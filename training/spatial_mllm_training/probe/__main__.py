@@ -182,10 +182,41 @@ def run_trend(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_matches(arguments: argparse.Namespace) -> int:
+    """Print how often what two images are told of each other is right."""
+    from spatial_mllm_core.model import SpatialModel
+    from spatial_mllm_training.probe import two_views
+    from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
+
+    _positive(arguments, "pairs")
+    scenes = [
+        f
+        for f in scene_files(arguments.scenes, held_out=True)
+        if (seed_of(f) >= FIRST_TEST_SEED) == arguments.test
+    ]
+    if not scenes:
+        kind = "test" if arguments.test else "validation"
+        raise ProbeProblem(f"'{arguments.scenes}' holds no {kind} scene of make_scenes")
+    model = SpatialModel.load(arguments.bundle)
+    score = two_views.judge(model, scenes, pairs=arguments.pairs)
+    if arguments.out:
+        keys = ("right_percent", "standard_error", "one_answer_percent")
+        figures = {name: dict(zip(keys, values, strict=True)) for name, *values in score.rows()}
+        _write_json(arguments.out, {"model": model.name, "pairs": score.pairs, "figures": figures})
+    print(two_views.table(score))
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     arguments = parse_arguments(argv)
-    verbs = {"depth": run_depth, "lift": run_lift, "quality": run_quality, "trend": run_trend}
+    verbs = {
+        "depth": run_depth,
+        "lift": run_lift,
+        "quality": run_quality,
+        "trend": run_trend,
+        "matches": run_matches,
+    }
     try:
         return verbs[arguments.verb](arguments)
     except (ProbeProblem, BenchmarkProblem, SceneProblem, SpatialError) as error:

@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
       --bundle models/spatial-mllm-mini
   python -m spatial_mllm_training.probe trend --checkpoint a/lift.json a/score.json \\
       --checkpoint b/lift.json b/score.json --checkpoint c/lift.json c/score.json
+  python -m spatial_mllm_training.probe matches --bundle models/my-model --scenes data/mat
 """
 
 
@@ -34,7 +35,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{depth,lift,quality,trend}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="{depth,lift,quality,trend,matches}")
     _depth(
         verbs.add_parser(
             "depth", help="train a depth probe on frozen features and judge it on held-out places"
@@ -43,7 +44,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     _lift(verbs.add_parser("lift", help="write point clouds, sheets and recordings of a model's own depth"))
     _quality(verbs.add_parser("quality", help="accuracy by quarter of lifting quality, and the slope"))
     _trend(verbs.add_parser("trend", help="rank correlation of lifting and accuracy over checkpoints"))
+    _matches(
+        verbs.add_parser("matches", help="how often what a bundle tells questions about two images is right")
+    )
     return parser.parse_args(argv)
+
+
+def _matches(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--bundle", type=Path, required=True, help="bundle folder, with a matcher")
+    verb.add_argument("--scenes", type=Path, required=True, help="folder written by make_scenes")
+    verb.add_argument("--test", action="store_true", help="the test scenes instead of the validation scenes")
+    verb.add_argument("--pairs", type=int, default=200, help="of images of different cameras (default 200)")
+    verb.add_argument("--out", type=Path, help="JSON file to write")
 
 
 def _depth(verb: argparse.ArgumentParser) -> None:

@@ -418,7 +418,7 @@ class SpatialModel:
         found = pointers(words, self._encode) if m.pointers else []
         if prefix.pair is not None:
             numbers = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found])
-            embeddings[-1] += told.code(numbers, m.hidden)
+            embeddings[0] += told.code(numbers, m.hidden)
         for pointer in found:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:

@@ -1,9 +1,9 @@
 """What a prompt is told of two images: numbers, and the codes that carry them.
 
-A bundle of matching adds one such code to a question about several images, at its last token, behind which the answer
-begins: of the place that it names first or, where it names none, of the camera. It stands to a small language
-model as the rays of a camera do: geometry that it need not learn to compute. At the first token it took ten times
-the questions.
+A bundle of matching adds one such code to a question about several images, at its first token: of the place that it
+names first or, where it names none, of the camera. It stands to a small language model as the rays of a camera do:
+geometry that it need not learn to compute. At the last token, off which the answer is read, directions took one and
+a half times the questions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ COUNT = 8
 Numbers = tuple[float, ...]
 """`COUNT` of them from 0 to 1000, each in a part of its own of the code; NaN, which leaves its part 0: not known."""
 NOTHING: Numbers = (float("nan"),) * COUNT
-SCALE = 0.4
-"""Amplitude of a code. Words have 0.1 to 0.2; more of it drowns the answer, which is read off the same token."""
+SCALE = 2.0
+"""Amplitude of a code, as that of depths."""
 _RAMP_SHARE, _RAMP = 8, 150.0
-"""One of so many features of a number only says to which side of 500 it is: a sign takes hundreds of questions less."""
+"""One of so many features of a number says nothing but to which side of 500 it is, as directions are asked for."""
 FINEST_M, FARTHEST_M = 0.02, 8.0
 FINEST_DEG, FARTHEST_DEG = 1.0, 180.0
 _HALF = COORDINATE_SCALE / 2

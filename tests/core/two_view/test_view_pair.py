@@ -80,12 +80,12 @@ def test_images_of_different_rooms_have_no_pose(camera):
 def read(told):
     """The numbers (0 to 1000) that a code holds, by the sinusoids that are nearest; NaN where it holds none."""
     values = np.arange(0.0, 1000.5, 0.5)
-    known = sinusoids(values, WAVES, 0.4)
+    known = sinusoids(values, WAVES, 2.0)
     parts = told.reshape(COUNT, EACH)
     nearest = np.linalg.norm(known[None] - parts[:, None, :WAVES], axis=-1).argmin(axis=1)
     found = np.where(np.abs(parts).max(axis=1) > 0, values[nearest], np.nan)
-    sides = 0.4 * np.clip((found - 500) / 150, -1, 1)
-    np.testing.assert_allclose(parts[:, WAVES:], np.nan_to_num(sides)[:, None].repeat(4, 1), atol=2e-3)
+    sides = 2.0 * np.clip((found - 500) / 150, -1, 1)
+    np.testing.assert_allclose(parts[:, WAVES:], np.nan_to_num(sides)[:, None].repeat(4, 1), atol=1e-2)
     return found
 
 

@@ -101,7 +101,7 @@ def test_places_are_told_as_they_are_said():
 
 
 @torch.no_grad()
-def test_the_decoder_hears_them_where_the_answer_begins(learner, tmp_path):
+def test_the_decoder_hears_them_at_the_first_word(learner, tmp_path):
     source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
     batch = collate([source.sample(1), source.sample(3), source.sample(4)], learner.pad_id)
     heard = embedded(learner.model, batch) - learner.model.hf.get_input_embeddings()(batch.ids)
@@ -110,7 +110,7 @@ def test_the_decoder_hears_them_where_the_answer_begins(learner, tmp_path):
     assert set(rows) == {0, 1}  # the third one is about depths
     expected = torch.zeros_like(heard)
     for (row, token), numbers in zip(batch.told_pairs.tolist(), batch.told_numbers.tolist(), strict=True):
-        assert batch.labels[row, token] >= 0 > batch.labels[row, token - 1]
+        assert token == 0 or batch.positions[0, row, token] == 0 < batch.positions[0, row, token - 1]
         expected[row, token] = torch.from_numpy(code(tuple(numbers), heard.shape[-1]))
     torch.testing.assert_close(heard[:2], expected[:2], atol=1e-5, rtol=0)
     batch.save(tmp_path / "batch.safetensors")

@@ -144,8 +144,8 @@ class Sample:
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
         told_pairs: (token, numbers) of what is told about two images that nobody sees.
-        pairs: (token, image, coordinates) of questions about several images: their last token, the last of the images,
-            and what they name.
+        pairs: (token, image, coordinates) of questions about several images: their first token, the last of the
+            images, and what they name.
     """
 
     name: str
@@ -219,11 +219,10 @@ def pack(
             told += [(len(blocks.ids) + p.at, z) for p, z in zip(found, question.told_m, strict=True)]
         shown = sorted({0, question.image_count - 1}) if question.image_count else ()
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
-        asked_at = len(blocks.ids) + next(i for i, label in enumerate(labels) if label != IGNORE)
         if question.told_pair:
-            told_pairs.append((asked_at, question.told_pair))
+            told_pairs.append((len(blocks.ids), question.told_pair))
         if question.image_count > 1:
-            pairs.append((asked_at, question.image_count - 1, tuple((p.x, p.y) for p in found)))
+            pairs.append((len(blocks.ids), question.image_count - 1, tuple((p.x, p.y) for p in found)))
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")

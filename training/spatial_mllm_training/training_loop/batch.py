@@ -95,7 +95,7 @@ class Batch:
             which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
         told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
         told_pairs: (U, 2) row and token of what is told of two images that nobody sees; told_numbers: (U, 8) float64.
-        pairs: (Q, 2) row and last token of questions about several images; pair_images: (Q, 2) the first and the
+        pairs: (Q, 2) row and first token of questions about several images; pair_images: (Q, 2) the first and the
             last of them, in prompt order; pair_points: (Q, 2) the coordinate that they name first, -1 for none.
         groups: the images, by size.
         names: of the samples.
@@ -247,7 +247,7 @@ def _told(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def _seen_twice(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """The fields of a batch about several images: where questions end, what they ask of both, what they are told."""
+    """The fields of a batch about several images: where questions begin, what they ask of both, what they are told."""
     pairs: list[tuple[int, int]] = []
     images: list[tuple[int, int]] = []
     points: list[tuple[int, int]] = []

@@ -100,7 +100,7 @@ def test_the_export_graphs_are_the_stock_model_in_double_precision(small_model, 
     rays = torch.from_numpy(np.array(view.camera.token_rays(GRID_W, GRID_H), np.float64)).reshape(1, -1, 4)
     vision = VisionGraph(model, HEIGHT, WIDTH).double()
     image = torch.from_numpy(view.image_rgb[None])
-    normal = (image.permute(0, 3, 1, 2).float() - vision.mean) * vision.scale
+    normal = vision.normalised(image)
     tokens = vision(image, rays, torch.tensor([True]))
     expected = model.embed_images(normal, rays, torch.tensor([True]))
     np.testing.assert_allclose(tokens.numpy(), expected.numpy(), atol=1e-5)
@@ -172,7 +172,8 @@ def test_a_frame_without_camera_takes_the_null_embedding(bundle, small_model):
         expected = small_model.embed_images(images, torch.zeros(1, GRID_H * GRID_W, 4), torch.tensor([False]))
 
     def tokens(shown):
-        return model._visual_tokens(shown, shown.image_rgb, shown.image_rgb)
+        rays = model._rays(shown).reshape(-1, 4)
+        return model.engine.vision(shown.image_rgb, rays, shown.camera is not None, shown.image_rgb)
 
     np.testing.assert_allclose(tokens(bare), expected[0].numpy(), atol=1e-4)
     assert np.abs(tokens(bare) - tokens(frame)).max() > 1e-2

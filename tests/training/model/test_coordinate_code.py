@@ -39,7 +39,7 @@ def test_it_is_added_to_images_and_to_the_exported_graph(tokenizer, tmp_path):
     image = torch.randint(0, 255, (1, 48, 64, 3), dtype=torch.uint8)
     rays, known = torch.randn(1, 12, 4), torch.tensor([True])
     graph = VisionGraph(model, 48, 64)
-    normal = (image.permute(0, 3, 1, 2).float() - graph.mean) * graph.scale
+    normal = graph.normalised(image)
     told = model.embed_images(normal, rays, known)
     torch.testing.assert_close(graph(image, rays, known), told, rtol=0, atol=1e-5)
     export_graphs(model, tmp_path, height=48, width=64, small=False)

@@ -54,7 +54,7 @@ def test_hololens_is_read_as_another_reader_reads_it():
                 infos[stamp_ns] = message.k.reshape(3, 3)
             else:
                 images[stamp_ns] = cv2.imdecode(message.data, cv2.IMREAD_COLOR)[..., ::-1]
-    assert [int(f.name) for f in scene.frames] == sorted(depths) == sorted(images)[::2] and len(depths) == 20
+    assert [int(f.name) for f in scene.frames] == sorted(depths) == sorted(images) and len(depths) == 20
     for index, frame in enumerate(scene.frames):
         position, rotation = poses[int(frame.name)]
         np.testing.assert_allclose(frame.world_from_camera[:3, 3], position, atol=1e-12)
@@ -63,7 +63,7 @@ def test_hololens_is_read_as_another_reader_reads_it():
         np.testing.assert_allclose(scene.depth_m(index), depths[int(frame.name)] / 1000, atol=1e-6)
         np.testing.assert_array_equal(scene.image(index), images[int(frame.name)])
     assert scene.fixed_frame == "world" and scene.world_up.tolist() == [0, 0, 1]
-    assert len(scene.skipped) == 1 and "no depth" in str(scene.skipped[0])
+    assert not scene.skipped
     assert not scene.moving and {f.state for f in scene.frames} == {0}
 
 

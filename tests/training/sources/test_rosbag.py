@@ -212,6 +212,7 @@ def write(
     with_info: bool = True,
     info_frame: str = CAMERA,
     with_depth: bool = True,
+    depth_every: int = 1,
     depth_name: str = "/camera/depth/image_raw",
     depth_frame: str = CAMERA,
     depth_scale: int = 1,
@@ -260,7 +261,7 @@ def write(
         if with_image:
             rgb = np.full((size[1], size[0], 3), i, np.uint8)
             written.append((offset_ns, "/camera/image_raw", image(stamp_ns, encode_rgb8(rgb))))
-        if with_depth:
+        if with_depth and i % depth_every == 0:
             shape = (size[1] // depth_scale, size[0] // depth_scale)
             depth = np.full(shape, 1 + i / 1000, np.float32)
             depth[0, 0] = np.nan
@@ -289,6 +290,12 @@ def test_a_chain_of_transforms_agrees_with_scipy(tmp_path):
     for i, frame in enumerate(scene.frames):
         np.testing.assert_allclose(frame.world_from_camera, way.map_from_camera(i * PERIOD_NS), atol=1e-6)
         assert frame.time_s == pytest.approx(FIRST_NS / 1e9 + i / 10, abs=1e-6)
+
+
+def test_images_without_depth_are_left_out_and_said_once(tmp_path):
+    scene = open_one(write(tmp_path / "run.mcap", depth_every=2))
+    assert [int(f.name) for f in scene.frames] == [FIRST_NS + i * PERIOD_NS for i in (0, 2, 4)]
+    assert len(scene.skipped) == 1 and "no depth within" in scene.skipped[0]
 
 
 def test_a_fixed_frame_by_name(tmp_path):

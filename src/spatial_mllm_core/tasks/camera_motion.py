@@ -295,3 +295,13 @@ def turn_truths(turn_deg: tuple[float, float]) -> dict[str, TaskValue]:
             truths[direction_task.name] = TaskValue(label=direction_task.labels[0 if angle > 0 else 1])
             truths[angle_task.name] = TaskValue((abs(angle),))
     return truths
+
+
+def all_truths(displacement: NDArray[np.float64], turn_deg: tuple[float, float]) -> dict[str, TaskValue]:
+    """Truths of all tasks of this module that have one, by task name, from what the functions above take."""
+    return {
+        CAMERA_DISTANCE.name: distance_truth(displacement),
+        CAMERA_VECTOR.name: vector_truth(displacement),
+        **direction_truths(displacement),
+        **turn_truths(turn_deg),
+    }

@@ -30,12 +30,7 @@ def movement_question(rng: np.random.Generator, *, served_words: float) -> Packe
 def _about_camera(rng: np.random.Generator, served_words: float) -> PackedQuestion:
     offset_m = _movement_m(rng)
     yaw_deg, pitch_deg = map(float, rng.normal(0.0, _TURNS_DEG))
-    truths = {
-        camera_motion.CAMERA_DISTANCE.name: camera_motion.distance_truth(offset_m),
-        camera_motion.CAMERA_VECTOR.name: camera_motion.vector_truth(offset_m),
-        **camera_motion.direction_truths(offset_m),
-        **camera_motion.turn_truths((yaw_deg, pitch_deg)),
-    }
+    truths = camera_motion.all_truths(offset_m, (yaw_deg, pitch_deg))
     task = camera_motion.TASKS[int(rng.integers(len(camera_motion.TASKS)))]
     question = Question(task, (), truths[task.name]).worded(rng, 0, served_words=served_words)
     movement = CameraMovement(offset_m, (yaw_deg, pitch_deg), inliers=float(rng.uniform(0.3, 1.0)))

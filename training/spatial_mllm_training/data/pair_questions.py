@@ -139,12 +139,9 @@ def _camera_questions(
     """One of each kind, or every one, in random order."""
     poses = first.world_from_camera, second.world_from_camera
     offset = camera_motion.camera_displacement_m(*poses)
-    truths = camera_motion.direction_truths(offset)
-    truths |= camera_motion.turn_truths(camera_motion.camera_turn_deg(*poses, _UP))
-    found = [
-        Question(camera_motion.CAMERA_DISTANCE, (), camera_motion.distance_truth(offset)),
-        Question(camera_motion.CAMERA_VECTOR, (), camera_motion.vector_truth(offset)),
-    ]
+    truths = camera_motion.all_truths(offset, camera_motion.camera_turn_deg(*poses, _UP))
+    measured = (camera_motion.CAMERA_DISTANCE, camera_motion.CAMERA_VECTOR)
+    found = [Question(task, (), truths[task.name]) for task in measured]
     for kind in (_DIRECTIONS, _TURNS, _ANGLES):
         of_kind = kind if every else (kind[int(rng.integers(len(kind)))],)
         found += [Question(task, (), truths[task.name]) for task in of_kind if task.name in truths]

@@ -14,6 +14,7 @@ from spatial_mllm_core import tasks
 from spatial_mllm_core.frames import Frame
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.tasks import camera_motion
+from spatial_mllm_core.tasks.base import COORDINATE_TOLERANCE
 from spatial_mllm_core.two_view.view_pair import ViewPair
 from spatial_mllm_training.data.matches import match_map
 from spatial_mllm_training.data.pair_config import PairConfig
@@ -25,7 +26,6 @@ _UP = np.array([0.0, 0.0, 1.0])
 """Of the worlds of `make_scenes`."""
 MATCHES = "cells matched within 5 %"
 MOVED = "of these, on what moved"
-_RIGHT = 0.05
 
 Figures = dict[str, dict[str, list[float]]]
 """Name -> scene -> what was found, 1 where it is right."""
@@ -87,7 +87,7 @@ def _matches(right: Figures, scene: str, views: tuple[SceneView, SceneView], pai
     rows, columns = pair.first.features.shape[:2]
     truth = match_map(*views, rows, columns).reshape(-1, 3)
     seen = np.isfinite(truth).all(axis=1)
-    is_right = np.linalg.norm(pair.matches.places - truth[:, :2], axis=1) <= _RIGHT
+    is_right = np.linalg.norm(pair.matches.places - truth[:, :2], axis=1) <= COORDINATE_TOLERANCE
     for name, which in ((MATCHES, seen), (MOVED, seen & (truth[:, 2] > 0))):
         right[name][scene] += is_right[which].astype(float).tolist()
 
@@ -101,9 +101,9 @@ def _camera(
 ) -> None:
     poses = [view.world_from_camera for view in views]
     offset_m = camera_motion.camera_displacement_m(*poses)
-    expected = _values(offset_m, camera_motion.camera_turn_deg(*poses, _UP))
+    expected = camera_motion.all_truths(offset_m, camera_motion.camera_turn_deg(*poses, _UP))
     movement = pair.movement
-    told = {} if movement is None else _values(movement.offset_m, movement.turn_deg)
+    told = {} if movement is None else camera_motion.all_truths(movement.offset_m, movement.turn_deg)
     for name, truth in expected.items():
         truths[name].append(truth)
         task = tasks.get(name)
@@ -113,15 +113,6 @@ def _camera(
         score.without_pose += 1
     else:
         score.offset_errors_m.append(float(np.linalg.norm(movement.offset_m - offset_m)))
-
-
-def _values(offset_m: np.ndarray, turn_deg: tuple[float, float]) -> dict[str, tasks.TaskValue]:
-    return {
-        **camera_motion.direction_truths(offset_m),
-        **camera_motion.turn_truths(turn_deg),
-        camera_motion.CAMERA_DISTANCE.name: camera_motion.distance_truth(offset_m),
-        camera_motion.CAMERA_VECTOR.name: camera_motion.vector_truth(offset_m),
-    }
 
 
 def _best_constant(task: tasks.Task, truths: Sequence[tasks.TaskValue]) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from spatial_mllm_core.tasks.base import COORDINATE_TOLERANCE
 from spatial_mllm_training.data.packing import IGNORE
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.dpt import depth_from_logits
@@ -23,8 +24,6 @@ from spatial_mllm_training.supervision import LossConfig, SpatialHeads, dense_lo
 from spatial_mllm_training.supervision.terms import distillation_term
 from spatial_mllm_training.training_loop.batch import Batch
 from spatial_mllm_training.training_loop.prompts import by_group, decoder_positions, embedded
-
-_RIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class Objective(nn.Module):
             best = (first @ later.transpose(1, 2)).argmax(-1)[seen]
             x, y = (best % columns + 0.5) / columns, torch.div(best, columns, rounding_mode="floor")
             off = torch.stack([x, (y + 0.5) / rows], dim=-1) - truth[seen][:, :2]
-            right.append(torch.linalg.vector_norm(off, dim=-1) <= _RIGHT)
+            right.append(torch.linalg.vector_norm(off, dim=-1) <= COORDINATE_TOLERANCE)
         return torch.cat(right) if right else None
 
     def _pairs(

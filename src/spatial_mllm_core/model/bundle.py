@@ -40,7 +40,7 @@ class Manifest:
         clips: an image is read together with the first one of its prompt, so that its tokens see what changed.
         pointers: the coordinates of a question carry what its images show there, see `pointing`.
         deep_pointers: and how far that is.
-        matching: questions about several images are told how these belong together, see `two_view`.
+        matching: questions about several images are told how these belong together, see `told`.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.

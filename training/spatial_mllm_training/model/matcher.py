@@ -1,7 +1,7 @@
 """Features of an image's cells by which another image of the scene is matched; knows no language.
 
 A small convolutional network of its own, because a vision tower that must learn to match by attention needs far more
-pairs than this one: see the model card, stage seven. What is done with matches is the core's (`two_view`).
+pairs than this one: see docs/experiments.md. What is done with matches is the core's (`two_view`).
 """
 
 from __future__ import annotations

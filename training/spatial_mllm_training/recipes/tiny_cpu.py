@@ -68,7 +68,7 @@ def tiny_cpu_longer() -> TrainConfig:
 
 
 def tiny_cpu_answers() -> TrainConfig:
-    """`tiny_cpu_longer` with the vision tower as it is: a step costs three quarters, and more of them ask what is told.
+    """`tiny_cpu_longer` with the vision tower as it is, and more pairs of moved cameras.
 
     Begins with the weights of `tiny_cpu_matches`, after drills.
     """

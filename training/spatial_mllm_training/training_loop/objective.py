@@ -193,7 +193,7 @@ class Objective(nn.Module):
         return total
 
     def _matched(self, batch: Batch) -> Tensor | None:
-        """As `Prediction.matched`: right is within 5 % of the image, as the published rule for coordinates is."""
+        """As `Prediction.matched`: right is within 5 % of the image's width and height."""
         right = []
         for first, later, truth, (rows, columns) in self._pairs(batch, None):
             seen = truth.isfinite().all(-1)

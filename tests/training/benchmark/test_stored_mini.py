@@ -1,4 +1,4 @@
-"""The stored 26 x 10 rows of MultiSPA-Sim: whole, held out, and true by a path that is not the engine's."""
+"""The stored 26 x 6 rows of MultiSPA-Sim: whole, held out, and true by a path that is not the engine's."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _project(row: Row, point: RowPoint, image: int) -> np.ndarray:
     return pixels.ravel()
 
 
-def test_ten_rows_of_every_subtask_from_held_out_scenes_and_cameras(rows: list[Row]) -> None:
-    assert Counter(r.question_type for r in rows) == dict.fromkeys(tasks.names(), 10)
+def test_six_rows_of_every_subtask_from_held_out_scenes_and_cameras(rows: list[Row]) -> None:
+    assert Counter(r.question_type for r in rows) == dict.fromkeys(tasks.names(), 6)
     for row in rows:
         assert row.spatial.split == "benchmark" and int(row.spatial.scene[-8:]) >= FIRST_TEST_SEED
         for k, (width, _) in zip(row.spatial.k, row.spatial.size, strict=True):
@@ -59,7 +59,7 @@ def test_points_lie_where_opencv_projects_them(rows: list[Row]) -> None:
             pixel = _project(row, point, point.image)
             assert pixel == pytest.approx((point.u_px, point.v_px), abs=0.02), row.id
             checked += 1
-    assert checked > 150
+    assert checked > 90
 
 
 def test_camera_truths_by_scipy(rows: list[Row]) -> None:

@@ -58,7 +58,7 @@ def viewer(small_model):
 
 @pytest.fixture(scope="session")
 def mini() -> Path:
-    """The stored miniature: 10 rows of each of the 26 subtasks."""
+    """The stored miniature: 6 rows of each of the 26 subtasks."""
     return FIXTURES.parent / "multispa_sim_mini"
 
 

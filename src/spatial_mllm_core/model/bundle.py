@@ -17,14 +17,16 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSIONS = (1, 2, 3, 4, 5)
-"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching; a bundle is of the
-first format that can say it."""
+FORMAT_VERSIONS = (1, 2, 3, 4, 5, 6)
+"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching, 6 dots; a bundle is
+of the first format that can say it."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
 MATCHER = "matcher.onnx"
 """File of a bundle of matching."""
+DOTS = "dots.onnx"
+"""File of a bundle that finds dots."""
 REQUIRED_FILES = ("vision.onnx", "decoder.onnx", "lift.onnx", "embedding.safetensors", "tokenizer.json")
 _ALLOWED_SUFFIXES = frozenset({".onnx", ".safetensors", ".json", ".md"})
 DEFAULT_BUNDLE = "spatial-mllm-mini"
@@ -41,6 +43,7 @@ class Manifest:
         pointers: the coordinates of a question carry what its images show there, see `pointing`.
         deep_pointers: and how far that is.
         matching: questions about several images are told how these belong together, see `told`.
+        dots_w, dots_h: size of the image in which dots are found, pixels; 0 where none are.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
         special_ids: image pad and stop token ids.
@@ -59,6 +62,8 @@ class Manifest:
     pointers: bool
     deep_pointers: bool
     matching: bool
+    dots_w: int
+    dots_h: int
     grid_w: int
     grid_h: int
     depth_w: int
@@ -84,6 +89,8 @@ class Manifest:
 
     @property
     def _format_version(self) -> int:
+        if self.dots_w:
+            return 6
         if self.matching:
             return 5
         if self.prompt.named_letters:
@@ -107,6 +114,7 @@ class Manifest:
                     **({"pointers": True} if self.pointers else {}),
                     **({"deep_pointers": True} if self.deep_pointers else {}),
                     **({"matching": True} if self.matching else {}),
+                    **({"dots": [self.dots_w, self.dots_h]} if self.dots_w else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
                 "decoder": {
@@ -142,6 +150,7 @@ class Manifest:
                 raise ValueError(f"format_version is {raw['format_version']}, this software reads {known}")
             files = {str(k): (str(v["sha256"]), int(v["bytes"])) for k, v in raw["files"].items()}
             decoder = raw["decoder"]
+            dots_w, dots_h = map(int, raw["input"].get("dots", (0, 0)))
             manifest = Manifest(
                 name=str(raw["name"]),
                 version=str(raw["version"]),
@@ -152,6 +161,8 @@ class Manifest:
                 pointers=bool(raw["input"].get("pointers", False)),
                 deep_pointers=bool(raw["input"].get("deep_pointers", False)),
                 matching=bool(raw["input"].get("matching", False)),
+                dots_w=dots_w,
+                dots_h=dots_h,
                 depth_w=int(raw["depth"]["width"]),
                 depth_h=int(raw["depth"]["height"]),
                 **{
@@ -177,13 +188,17 @@ class Manifest:
             manifest.hidden,
             manifest.layers,
         )
-        if min(sizes) < 1 or max(manifest.width, manifest.height) > 8192:
+        largest = max(manifest.width, manifest.height, dots_w, dots_h)
+        if min(sizes) < 1 or min(dots_w, dots_h) < 0 or (dots_w == 0) != (dots_h == 0) or largest > 8192:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has sizes out of range: {sizes}")
         if manifest.deep_pointers and not manifest.pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has deep pointers, but no pointers")
         if manifest.matching and not manifest.deep_pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has matching, but no deep pointers")
-        required = (*REQUIRED_FILES, MATCHER) if manifest.matching else REQUIRED_FILES
+        if dots_w and not manifest.pointers:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} finds dots, but has no pointers")
+        beside = {MATCHER: manifest.matching, DOTS: bool(dots_w)}
+        required = (*REQUIRED_FILES, *(name for name, wanted in beside.items() if wanted))
         missing = [f for f in required if f not in files]
         if missing:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} lists no {', '.join(missing)}")

@@ -35,7 +35,7 @@ class DecoderOutput:
 
 
 class Engine(Protocol):
-    """Runs vision, decoder, lift and matcher. Not thread-safe: one inference thread owns it."""
+    """Runs a bundle's graphs. Not thread-safe: one inference thread owns it."""
 
     def vision(
         self, image_rgb: NDArray[np.uint8], rays: Float32, has_camera: bool, first_rgb: NDArray[np.uint8]
@@ -53,6 +53,9 @@ class Engine(Protocol):
 
     def features(self, image_rgb: NDArray[np.uint8]) -> Float32:
         """(h, w, C) features of the cells of an (H, W, 3) image, for bundles of matching."""
+
+    def dots(self, image_rgb: NDArray[np.uint8]) -> Float32:
+        """(5, h, w) what `read_dots` reads, of an (H, W, 3) image of the size that dots are found in."""
 
     def lift(self, taps: Float32) -> tuple[Float32, Float32]:
         """(depth_h, depth_w) z-depth in metres and confidence in [0, 1] from (4, N, D) taps."""

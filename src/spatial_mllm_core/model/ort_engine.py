@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.model.bundle import FIRST_IMAGE, MATCHER, Bundle, Manifest
+from spatial_mllm_core.model.bundle import DOTS, FIRST_IMAGE, MATCHER, Bundle, Manifest
 from spatial_mllm_core.model.engine import DecoderOutput, Float32, KVCache
 
 PROVIDERS = {
@@ -53,11 +53,12 @@ class OrtEngine:
         )
         self._lift = _session(bundle.path("lift.onnx"), options, wanted, _lift_signature(self.manifest))
         m = self.manifest
-        self._matcher = (
-            _session(bundle.path(MATCHER), options, wanted, {"image": (1, m.height, m.width, 3)})
-            if m.matching
-            else None
-        )
+        self._matcher = self._dots = None
+        if m.matching:
+            shape = {"image": (1, m.height, m.width, 3)}
+            self._matcher = _session(bundle.path(MATCHER), options, wanted, shape)
+        if m.dots_w:
+            self._dots = _session(bundle.path(DOTS), options, wanted, {"image": (1, m.dots_h, m.dots_w, 3)})
         self._empty = [np.zeros((1, m.kv_heads, 0, m.head_dim), np.float32) for _ in range(2 * m.layers)]
         self._past_names = [f"past_{kind}_{i}" for i in range(m.layers) for kind in ("key", "value")]
 
@@ -86,6 +87,12 @@ class OrtEngine:
             raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"{self.manifest.label} has no {MATCHER}")
         (features,) = self._matcher.run(None, {"image": image_rgb[None]})
         return np.asarray(features[0], np.float32)
+
+    def dots(self, image_rgb: NDArray[np.uint8]) -> Float32:
+        if self._dots is None:
+            raise SpatialError(ErrorCode.MODEL_SIGNATURE, f"{self.manifest.label} has no {DOTS}")
+        (scores,) = self._dots.run(None, {"image": image_rgb[None]})
+        return np.asarray(scores[0], np.float32)
 
     def lift(self, taps: Float32) -> tuple[Float32, Float32]:
         depth, confidence = self._lift.run(None, {"taps": taps[:, None]})

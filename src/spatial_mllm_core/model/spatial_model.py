@@ -25,8 +25,9 @@ from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
+from spatial_mllm_core.images.resize import resized
 from spatial_mllm_core.model import told
-from spatial_mllm_core.model.bundle import MATCHER, Bundle, find_bundle, open_bundle
+from spatial_mllm_core.model.bundle import DOTS, MATCHER, Bundle, find_bundle, open_bundle
 from spatial_mllm_core.model.choosing import (
     Choose,
     CoordinateParts,
@@ -34,10 +35,13 @@ from spatial_mllm_core.model.choosing import (
     chooser,
     coordinate_parts,
 )
+from spatial_mllm_core.model.dots import read_dots
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
+from spatial_mllm_core.tasks.correspondence import CORRESPONDENCE
+from spatial_mllm_core.tasks.dots import Asked, Dots, by_coordinates, nearest, speaks_of_dots
 from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
@@ -238,12 +242,18 @@ class SpatialModel:
 
     def _shown(self, frame: Frame) -> NDArray[np.uint8]:
         """The image at the size of the model's input."""
+        return resized(frame.image_rgb, self.manifest.width, self.manifest.height)
+
+    def find_dots(self, frame: Frame) -> Dots:
+        """Where dots are drawn into a frame, as questions about them are told.
+
+        Raises:
+            SpatialError: UNKNOWN_TASK for a bundle that finds none.
+        """
         m = self.manifest
-        if frame.image_rgb.shape[:2] == (m.height, m.width):
-            return frame.image_rgb
-        shrinks = frame.width >= m.width and frame.height >= m.height
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(frame.image_rgb, (m.width, m.height), interpolation=method), np.uint8)
+        if not m.dots_w:
+            raise SpatialError(ErrorCode.UNKNOWN_TASK, f"{self.name} has no {DOTS}: it finds no dots")
+        return read_dots(self.engine.dots(resized(frame.image_rgb, m.dots_w, m.dots_h)))
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -262,12 +272,17 @@ class SpatialModel:
         """
         began = time.monotonic()
         question, choices, task = self._question(request)
+        letters: Dots = {}
+        if (asked := self._by_coordinates(question, request.frames)) is not None:
+            question, letters = asked
         prefix = self._prefix(request.frames)
         asked_of = self._embedded(question + self.manifest.prompt.question_suffix, prefix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
         said = lettered(choices) if self.manifest.prompt.named_letters else choices
         named = dict(zip(said, choices, strict=True)) if said != choices else {}
         wants_coordinate = request.wants_coordinate if task is None else task.kind == "coordinate"
+        if letters:
+            said, named, wants_coordinate = (), {}, True
         parts = self._coordinates if wants_coordinate and not said else None
         choose = CoordinateReader(parts).choose if parts else self._chooser(said)
         text, confidence = self._generate(
@@ -276,14 +291,16 @@ class SpatialModel:
             choose,
             request.max_new_tokens,
             deadline,
-            None if named else on_text,
+            None if named or letters else on_text,
             should_stop,
         )
-        if text in named:
+        if letters:
+            text = self._nearest(letters, text, request.frames[-1])
+        elif text in named:
             text = named[text]
-            if on_text is not None:
-                on_text(text)
-        asked = request.frames[0]
+        if (named or letters) and on_text is not None:
+            on_text(text)
+        of_frame = request.frames[0]
         values: tuple[float, ...] = ()
         label, kind, unit = "", "text", ""
         if task is not None:
@@ -291,8 +308,8 @@ class SpatialModel:
             values, label, unit = parsed.values, parsed.label, task.unit
             kind = _ANSWER_KINDS.get(task.kind, task.kind)
             if kind == "pixel":
-                asked = request.frames[task.answer_image]
-                values = coordinate_to_pixel((values[0], values[1]), asked.width, asked.height)
+                of_frame = request.frames[task.answer_image]
+                values = coordinate_to_pixel((values[0], values[1]), of_frame.width, of_frame.height)
             if unit == "deg":
                 values, unit = (math.radians(values[0]),), "rad"
         return Answer(
@@ -303,7 +320,7 @@ class SpatialModel:
             values=values,
             unit=unit,
             label=label,
-            frame_id=asked.frame_id,
+            frame_id=of_frame.frame_id,
             stamps_ns=tuple(f.stamp_ns for f in request.frames),
             confidence=confidence,
             latency_s=time.monotonic() - began,
@@ -348,6 +365,19 @@ class SpatialModel:
         category = self._plain(request.category, "category", MAX_CATEGORY_CHARACTERS)
         words = task.question(tuple(points), variant=request.variant, category=category)
         return words, task.choices(tuple(points), variant=request.variant), task
+
+    def _by_coordinates(self, words: str, frames: tuple[Frame, ...]) -> Asked | None:
+        """A question about dots as it is read; None where it stays as it is: no dots are meant, or found."""
+        if not self.manifest.dots_w or not speaks_of_dots(words):
+            return None
+        first = self.find_dots(frames[0])
+        return by_coordinates(words, first, self.find_dots(frames[-1]) if len(frames) > 1 else {})
+
+    @staticmethod
+    def _nearest(letters: Dots, text: str, frame: Frame) -> str:
+        """The letter of the dot that lies nearest to the coordinate of an answer."""
+        x, y = CORRESPONDENCE.parse(text).values
+        return f"`{nearest(letters, (x, y), frame.width, frame.height)}`"
 
     def _free_question(self, request: AskRequest) -> str:
         question = self._plain(request.question, "question", MAX_QUESTION_CHARACTERS)

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model import SpatialModel
 from spatial_mllm_core.model.bundle import (
+    DOTS,
     MATCHER,
     MODEL_PATH_VARIABLE,
     Manifest,
@@ -74,7 +75,7 @@ def test_a_manifest_is_of_the_first_format_that_can_say_it(bundle_folder, has, v
     features = dict(zip(("clips", "pointers", "deep_pointers"), has, strict=True))
     manifest = open_bundle(bundle_folder).manifest
     plain = dataclasses.replace(manifest.prompt, named_letters=False)
-    manifest = dataclasses.replace(manifest, prompt=plain, matching=False, **features)
+    manifest = dataclasses.replace(manifest, prompt=plain, matching=False, dots_w=0, dots_h=0, **features)
     text = manifest.to_json()
     assert json.loads(text)["format_version"] == version
     assert Manifest.from_json(text, "copy") == manifest
@@ -85,7 +86,7 @@ def test_letters_for_named_points_are_the_fourth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     for letters in (False, True):
         prompt = dataclasses.replace(manifest.prompt, named_letters=letters)
-        text = dataclasses.replace(manifest, prompt=prompt, matching=False).to_json()
+        text = dataclasses.replace(manifest, prompt=prompt, matching=False, dots_w=0, dots_h=0).to_json()
         raw = json.loads(text)
         assert (raw["format_version"] == 4) == ("named_letters" in raw["prompt"]) == letters
         assert Manifest.from_json(text, "copy").prompt == prompt
@@ -95,7 +96,7 @@ def test_matching_is_the_fifth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     files = {**manifest.files, MATCHER: ("0" * 64, 1)}
     for matching in (False, True):
-        text = dataclasses.replace(manifest, matching=matching, files=files).to_json()
+        text = dataclasses.replace(manifest, matching=matching, files=files, dots_w=0, dots_h=0).to_json()
         assert (json.loads(text)["format_version"] == 5) == matching
         assert Manifest.from_json(text, "copy").matching == matching
 
@@ -107,6 +108,32 @@ def test_matching_without_its_graph_or_without_deep_pointers_is_refused(copy):
     assert fault.code is ErrorCode.BAD_MANIFEST and MATCHER in fault.sentence
     edit_manifest(copy, lambda raw: raw["input"].update(matching=True, deep_pointers=False))
     assert fault_of(copy).code is ErrorCode.BAD_MANIFEST
+
+
+def test_dots_are_the_sixth_format(bundle_folder):
+    manifest = open_bundle(bundle_folder).manifest
+    files = {**manifest.files, DOTS: ("0" * 64, 1), MATCHER: ("0" * 64, 1)}
+    for size in ((0, 0), (256, 192)):
+        text = dataclasses.replace(manifest, dots_w=size[0], dots_h=size[1], files=files).to_json()
+        raw = json.loads(text)
+        assert (raw["format_version"] == 6) == ("dots" in raw["input"]) == (size != (0, 0))
+        read = Manifest.from_json(text, "copy")
+        assert (read.dots_w, read.dots_h) == size
+
+
+@pytest.mark.parametrize("size", [[256, 0], [-4, -4], [256], [9000, 192], "many"])
+def test_dots_of_no_size_are_refused(copy, size):
+    edit_manifest(copy, lambda raw: raw["input"].update(dots=size))
+    assert fault_of(copy).code is ErrorCode.BAD_MANIFEST
+
+
+def test_dots_without_their_graph_or_without_pointers_are_refused(copy):
+    edit_manifest(copy, lambda raw: raw["input"].update(dots=[256, 192]))
+    edit_manifest(copy, lambda raw: raw["files"].pop(DOTS, None))
+    fault = fault_of(copy)
+    assert fault.code is ErrorCode.BAD_MANIFEST and DOTS in fault.sentence
+    edit_manifest(copy, lambda raw: raw["input"].update(matching=False, deep_pointers=False, pointers=False))
+    assert "no pointers" in fault_of(copy).sentence
 
 
 def test_deep_pointers_without_pointers_are_refused(copy):

@@ -19,11 +19,11 @@ def test_figures_of_another_bundle_are_refused(tmp_path, capsys):
     assert "no checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--version", "--metrics", "--notes"])
+@pytest.mark.parametrize("option", ["--version", "--metrics", "--notes", "--dots"])
 def test_what_belongs_to_bundles_is_refused_for_published_models(tmp_path, capsys, option):
     (tmp_path / "config.json").write_text(RECIPES["qwen2_5_vl_3b_lora"]().to_json())
     assert main(["--run", str(tmp_path), "--out", str(tmp_path / "out"), option, "x"]) == 2
-    assert "--version, --metrics and --notes are for bundles" in capsys.readouterr().err
+    assert "--version, --metrics, --notes and --dots are for bundles" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
-from spatial_mllm_core.model.bundle import MANIFEST
+from spatial_mllm_core.model.bundle import DOTS, MANIFEST
 from spatial_mllm_training.export import published
 from spatial_mllm_training.export.record import Measured
 from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
@@ -41,6 +41,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--metrics", type=Path, help="JSON file of held-out figures for the manifest, of `score --out`"
     )
     bundle.add_argument("--notes", type=Path, help="Markdown for the model card: what was measured elsewhere")
+    bundle.add_argument(
+        "--dots",
+        type=Path,
+        help=f"folder with a {DOTS}: of `train_dots`, or an earlier bundle that finds dots",
+    )
     files = parser.add_argument_group("a run on a published checkpoint")
     files.add_argument("--merge", action="store_true", help="also write the merged stock checkpoint")
     files.add_argument(
@@ -62,10 +67,10 @@ def main(argv: list[str] | None = None) -> int:
                 ErrorCode.MODEL_SIGNATURE,
                 f"'{arguments.run}' is a run of a small model: --merge and --checkpoint are for published ones",
             )
-        if of_published and (arguments.version or arguments.metrics or arguments.notes):
+        if of_published and (arguments.version or arguments.metrics or arguments.notes or arguments.dots):
             raise SpatialError(
                 ErrorCode.MODEL_SIGNATURE,
-                f"'{arguments.run}' adapts a published model: --version, --metrics and --notes are for bundles",
+                f"'{arguments.run}' adapts a published model: --version, --metrics, --notes and --dots are for bundles",
             )
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -107,6 +112,7 @@ def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
         progress=progress,
         metrics=metrics,
         notes=notes,
+        dots=None if arguments.dots is None else arguments.dots / DOTS,
     )
 
 

@@ -12,11 +12,12 @@ from spatial_mllm_core.model.bundle import FIRST_IMAGE, MATCHER
 from spatial_mllm_training.export.graphs import DecoderGraph, LiftGraph, MatcherGraph, VisionGraph
 from spatial_mllm_training.model.bundle_weights import GRAPHS, mark_weights, store_small
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.dot_finder import HEIGHT, WIDTH, DotFinder
 
 OPSET = 18
 
 
-def _export(model: CameraAwareVLM, module: nn.Module, args: tuple, path: Path, **options: object) -> None:
+def _export(model: nn.Module, module: nn.Module, args: tuple, path: Path, **options: object) -> None:
     """Write a part of a model as a graph whose weights keep their names."""
     module.eval()
     with warnings.catch_warnings(), torch.no_grad():
@@ -98,3 +99,10 @@ def export_graphs(
         for file in GRAPHS:
             if (folder / file).exists():
                 store_small(folder / file, names)
+
+
+def export_dots(finder: DotFinder, path: Path) -> None:
+    """Write the graph of a finder of dots, its weights with fewer bits."""
+    image = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    _export(finder, finder, (image,), path, input_names=["image"], output_names=["scores"])
+    store_small(path, {name for name, _ in finder.named_parameters()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model import embedding
-from spatial_mllm_core.model.bundle import MANIFEST, Manifest, file_sha256, open_bundle
+from spatial_mllm_core.model.bundle import DOTS, MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_core.tasks.object_size import MAX_IMAGES
 from spatial_mllm_training.data.pair_questions import TASKS
@@ -19,6 +20,7 @@ from spatial_mllm_training.export.card import write_card
 from spatial_mllm_training.export.onnx_files import export_graphs
 from spatial_mllm_training.model.bundle_weights import PRECISION, small_table
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
+from spatial_mllm_training.model.dot_finder import HEIGHT, WIDTH
 from spatial_mllm_training.recipes.config import TrainConfig
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.run_folder import (
@@ -94,12 +96,17 @@ def write_bundle(
     metrics: dict[str, Any],
     notes: str = "",
     small: bool = True,
+    dots: Path | None = None,
 ) -> None:
     """Write a bundle into an empty folder and verify it by opening it.
 
     Args:
         subtasks: what the manifest claims, see `claimed_subtasks`.
         small: weights are stored with few bits, see `bundle_weights`; else as they are.
+        dots: graph of a finder of dots that the bundle gets, too.
+
+    Raises:
+        SpatialError: MODEL_MISSING when there is no such graph; of `open_bundle`.
     """
     data, decoder = config.data, model.decoder_config
     export_graphs(model, folder, height=data.height, width=data.width, small=small)
@@ -107,6 +114,10 @@ def write_bundle(
     stored = small_table(table) if small else {embedding.TENSOR: table}
     save_file(stored, str(folder / "embedding.safetensors"))
     tokenizer.save(str(folder / "tokenizer.json"))
+    if dots is not None:
+        if not dots.is_file():
+            raise SpatialError(ErrorCode.MODEL_MISSING, f"there is no '{dots}'; `train_dots` writes one")
+        shutil.copyfile(dots, folder / DOTS)
     for file in folder.iterdir():
         file.chmod(0o644)
     prompt = PromptFormat(number_digits=config.number_digits, named_letters=config.named_letters)
@@ -125,6 +136,8 @@ def write_bundle(
         pointers=model.pointers,
         deep_pointers=model.deep_pointers,
         matching=model.matcher is not None,
+        dots_w=WIDTH if dots else 0,
+        dots_h=HEIGHT if dots else 0,
         grid_w=grid_w,
         grid_h=grid_h,
         depth_w=grid_w * model.heads.upsampling,

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_GROUPS = 8
+from spatial_mllm_training.model.conv_block import GROUPS, ConvBlock, halving_stem
+
 _FIRST_SHARPNESS = 15.0
 
 
@@ -38,8 +39,8 @@ class MatcherSize:
     def __post_init__(self) -> None:
         if self.stride < 2 or self.stride & (self.stride - 1):
             raise ValueError(f"the stride of a matcher is a power of 2, found {self.stride}")
-        if self.stem % _GROUPS or self.channels % _GROUPS:
-            raise ValueError(f"channels are multiples of {_GROUPS}, found {self.stem} and {self.channels}")
+        if self.stem % GROUPS or self.channels % GROUPS:
+            raise ValueError(f"channels are multiples of {GROUPS}, found {self.stem} and {self.channels}")
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) of cells of an image."""
@@ -55,18 +56,8 @@ class Matcher(nn.Module):
     def __init__(self, size: MatcherSize) -> None:
         super().__init__()
         self.size = size
-        stem: list[nn.Module] = []
-        before = 3
-        for halving in range(int(math.log2(size.stride))):
-            is_last = 2 ** (halving + 1) == size.stride
-            after = size.channels if is_last else size.stem
-            stem.append(
-                nn.Conv2d(before, after, 5 if halving == 0 else 3, stride=2, padding=2 if halving == 0 else 1)
-            )
-            stem += [] if is_last else [_Block(after, 1)]
-            before = after
-        self.stem = nn.Sequential(*stem)
-        self.blocks = nn.Sequential(*(_Block(size.channels, d) for d in size.dilations))
+        self.stem = halving_stem(size.stride, size.stem, size.channels)
+        self.blocks = nn.Sequential(*(ConvBlock(size.channels, d) for d in size.dilations))
         self.out = nn.Conv2d(size.channels, size.features, 1)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(_FIRST_SHARPNESS)))
 
@@ -74,21 +65,6 @@ class Matcher(nn.Module):
         x = self.out(self.blocks(self.stem(images_B3HW))).float()
         unit = F.normalize(x.flatten(2), dim=1).transpose(1, 2)
         return unit * torch.exp(self.log_sharpness / 2)
-
-
-class _Block(nn.Module):
-    """Two convolutions beside the way through, the first one dilated."""
-
-    def __init__(self, channels: int, dilation: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(_GROUPS, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.norm2 = nn.GroupNorm(_GROUPS, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(inner)))
 
 
 MOVED_WEIGHT = 5.0

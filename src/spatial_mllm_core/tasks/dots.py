@@ -1,0 +1,65 @@
+"""Questions about dots that are drawn into images, asked by coordinates instead; knows neither pixels nor models.
+
+The published dot subtasks use the words of their coordinate sisters, with "the annotated point" or "dot A" where
+these name a coordinate. Who has found the dots can so ask for what is better learnt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from spatial_mllm_core.tasks.correspondence import CORRESPONDENCE, CORRESPONDENCE_CHOICE
+from spatial_mllm_core.tasks.text import format_coordinate
+
+PLAIN = ""
+LABELS = (PLAIN, *CORRESPONDENCE_CHOICE.labels)
+"""Of dots: none, or the letter beside it."""
+Dots = Mapping[str, tuple[int, int]]
+"""Coordinates, from 0 to 1000, by label."""
+_NAMED = re.compile(r"\bthe annotated point\b|\bdot ([A-D])\b")
+_CHOICE_QUESTIONS = frozenset(CORRESPONDENCE_CHOICE.questions)
+
+
+class Asked(NamedTuple):
+    """A question by coordinates.
+
+    Attributes:
+        letters: the dots among which the answer, a coordinate of the later image, is the nearest; {} where the
+            answer stays what it was.
+    """
+
+    words: str
+    letters: Dots
+
+
+def speaks_of_dots(words: str) -> bool:
+    """Whether a question names a dot in the published words."""
+    return bool(_NAMED.search(words)) or words in _CHOICE_QUESTIONS
+
+
+def by_coordinates(words: str, first: Dots, later: Dots) -> Asked | None:
+    """The question with the coordinates of the dots that it names; None where one of them was not found.
+
+    Args:
+        first, later: dots of the image that the question names points of, and of the one that it may ask about.
+    """
+    if words in _CHOICE_QUESTIONS:
+        letters = {label: at for label, at in later.items() if label != PLAIN}
+        if PLAIN not in first or len(letters) < 2:
+            return None
+        return Asked(CORRESPONDENCE.question((first[PLAIN],)), letters)
+    named = {match[1] or PLAIN for match in _NAMED.finditer(words)}
+    if not named or not named <= set(first):
+        return None
+    return Asked(_NAMED.sub(lambda match: format_coordinate(first[match[1] or PLAIN]), words), {})
+
+
+def nearest(letters: Dots, coordinate: tuple[float, float], width: int, height: int) -> str:
+    """The letter that lies nearest to a coordinate, in pixels of an image."""
+    size = np.array([width, height])
+    offsets = {label: (np.asarray(at) - coordinate) * size for label, at in letters.items()}
+    return min(offsets, key=lambda label: float(np.hypot(*offsets[label])))

@@ -8,7 +8,6 @@ ROS, bags or rewards. One inference thread owns an instance.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from spatial_mllm_core import tasks
 from spatial_mllm_core.answers import Answer, AskRequest
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames.frame import Frame
@@ -40,15 +38,12 @@ from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
-from spatial_mllm_core.tasks.correspondence import CORRESPONDENCE
-from spatial_mllm_core.tasks.dots import Asked, Dots, by_coordinates, nearest, speaks_of_dots
-from spatial_mllm_core.tasks.text import coordinate_to_pixel, lettered, narrowed, pixel_to_coordinate
+from spatial_mllm_core.model.question import Question, read_request
+from spatial_mllm_core.tasks.dots import Dots, speaks_of_dots
+from spatial_mllm_core.tasks.text import narrowed
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
-MAX_QUESTION_CHARACTERS = 2000
-MAX_CATEGORY_CHARACTERS = 100
 PREFIXES_KEPT = 8
-_ANSWER_KINDS = {"coordinate": "pixel", "angle": "scalar"}
 
 OnText = Callable[[str], None]
 ShouldStop = Callable[[], bool]
@@ -271,135 +266,48 @@ class SpatialModel:
             SpatialError: 2xx, 4xx, DEADLINE_EXCEEDED, INVALID_OUTPUT or UNPARSABLE_ANSWER.
         """
         began = time.monotonic()
-        question, choices, task = self._question(request)
-        letters: Dots = {}
-        if (asked := self._by_coordinates(question, request.frames)) is not None:
-            question, letters = asked
+        question = self._question(request)
         prefix = self._prefix(request.frames)
-        asked_of = self._embedded(question + self.manifest.prompt.question_suffix, prefix)
+        asked_of = self._embedded(question.words + self.manifest.prompt.question_suffix, prefix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
-        said = lettered(choices) if self.manifest.prompt.named_letters else choices
-        named = dict(zip(said, choices, strict=True)) if said != choices else {}
-        wants_coordinate = request.wants_coordinate if task is None else task.kind == "coordinate"
-        if letters:
-            said, named, wants_coordinate = (), {}, True
-        parts = self._coordinates if wants_coordinate and not said else None
-        choose = CoordinateReader(parts).choose if parts else self._chooser(said)
-        text, confidence = self._generate(
+        parts = self._coordinates if question.wants_coordinate and not question.said else None
+        choose = CoordinateReader(parts).choose if parts else self._chooser(question.said)
+        said, confidence = self._generate(
             prefix,
             asked_of,
             choose,
             request.max_new_tokens,
             deadline,
-            None if named or letters else on_text,
+            None if question.is_said_otherwise else on_text,
             should_stop,
         )
-        if letters:
-            text = self._nearest(letters, text, request.frames[-1])
-        elif text in named:
-            text = named[text]
-        if (named or letters) and on_text is not None:
+        text = question.answer(said)
+        if question.is_said_otherwise and on_text is not None:
             on_text(text)
-        of_frame = request.frames[0]
-        values: tuple[float, ...] = ()
-        label, kind, unit = "", "text", ""
-        if task is not None:
-            parsed = task.parse(text)
-            values, label, unit = parsed.values, parsed.label, task.unit
-            kind = _ANSWER_KINDS.get(task.kind, task.kind)
-            if kind == "pixel":
-                of_frame = request.frames[task.answer_image]
-                values = coordinate_to_pixel((values[0], values[1]), of_frame.width, of_frame.height)
-            if unit == "deg":
-                values, unit = (math.radians(values[0]),), "rad"
+        value = question.read(text)
         return Answer(
             task=request.task,
-            question=question,
+            question=question.words,
             text=text,
-            kind=kind,
-            values=values,
-            unit=unit,
-            label=label,
-            frame_id=of_frame.frame_id,
+            kind=value.kind,
+            values=value.values,
+            unit=value.unit,
+            label=value.label,
+            frame_id=value.frame_id,
             stamps_ns=tuple(f.stamp_ns for f in request.frames),
             confidence=confidence,
             latency_s=time.monotonic() - began,
             model=self.name,
         )
 
-    def _question(self, request: AskRequest) -> tuple[str, tuple[str, ...], tasks.Task | None]:
-        """The words, the answers that they admit (() for any), and the task."""
-        if not request.frames:
-            raise SpatialError(ErrorCode.WRONG_FRAME_COUNT, "the question speaks of no frame")
-        if request.max_new_tokens < 1:
-            raise SpatialError(
-                ErrorCode.BAD_NUMBER, f"max_new_tokens must be at least 1, got {request.max_new_tokens}"
-            )
-        if request.deadline_s is not None and not (
-            np.isfinite(request.deadline_s) and request.deadline_s > 0
-        ):
-            raise SpatialError(
-                ErrorCode.BAD_NUMBER, f"deadline_s must be finite and positive, got {request.deadline_s}"
-            )
-        if not request.task:
-            return self._free_question(request), request.choices, None
-        task = tasks.get(request.task)
-        if task.name not in self.manifest.tasks:
-            served = ", ".join(self.manifest.tasks) or "no question, it gives depth alone"
-            raise SpatialError(
-                ErrorCode.UNKNOWN_TASK,
-                f"{self.name} was not trained for {task.name}; it answers {served}",
-            )
-        task.require_frame_count(len(request.frames))
-        if len({(f.camera_name, f.stamp_ns) for f in request.frames}) != len(request.frames):
-            raise SpatialError(
-                ErrorCode.SAME_FRAME_TWICE, f"{task.name} needs different frames, one was named twice"
-            )
-        for frame in request.frames:
-            frame.require_camera()
-        first = request.frames[0]
-        points = []
-        for pixel in request.points_px:
-            first.require_pixel(pixel)
-            points.append(pixel_to_coordinate(pixel, first.width, first.height))
-        category = self._plain(request.category, "category", MAX_CATEGORY_CHARACTERS)
-        words = task.question(tuple(points), variant=request.variant, category=category)
-        return words, task.choices(tuple(points), variant=request.variant), task
-
-    def _by_coordinates(self, words: str, frames: tuple[Frame, ...]) -> Asked | None:
-        """A question about dots as it is read; None where it stays as it is: no dots are meant, or found."""
-        if not self.manifest.dots_w or not speaks_of_dots(words):
-            return None
-        first = self.find_dots(frames[0])
-        return by_coordinates(words, first, self.find_dots(frames[-1]) if len(frames) > 1 else {})
-
-    @staticmethod
-    def _nearest(letters: Dots, text: str, frame: Frame) -> str:
-        """The letter of the dot that lies nearest to the coordinate of an answer."""
-        x, y = CORRESPONDENCE.parse(text).values
-        return f"`{nearest(letters, (x, y), frame.width, frame.height)}`"
-
-    def _free_question(self, request: AskRequest) -> str:
-        question = self._plain(request.question, "question", MAX_QUESTION_CHARACTERS)
-        if not question:
-            raise SpatialError(ErrorCode.EMPTY_QUESTION, "the question is empty; give a task name or words")
-        return question
-
-    def _plain(self, words: str, what: str, longest: int) -> str:
-        """Words from outside without control characters and without the tokens of the prompt.
-
-        Raises:
-            SpatialError: QUESTION_TOO_LONG.
-        """
-        words = "".join(c if c.isprintable() else " " for c in words)
-        if len(words) > longest:
-            raise SpatialError(
-                ErrorCode.QUESTION_TOO_LONG,
-                f"the {what} has {len(words)} characters, at most {longest} are read",
-            )
-        for token in self._tokenizer.get_added_tokens_decoder().values():
-            words = words.replace(str(token.content), " ")
-        return words.strip()
+    def _question(self, request: AskRequest) -> Question:
+        """As it is read: by the coordinates of the dots that it names, where these are found."""
+        reserved = [str(token.content) for token in self._tokenizer.get_added_tokens_decoder().values()]
+        question = read_request(request, self.manifest, reserved)
+        if not self.manifest.dots_w or not speaks_of_dots(question.words):
+            return question
+        first, *others = request.frames
+        return question.with_dots(self.find_dots(first), self.find_dots(others[-1]) if others else {})
 
     def _generate(
         self,

@@ -143,7 +143,7 @@ def test_answers_and_depth_equal_the_stock_model(bundle, small_model, tokenizer,
     views = frames(count)
     task, points, category = ASKED[count]
     model = SpatialModel.load(bundle)
-    question, _, _ = model._question(AskRequest(task, views, points, category=category))
+    question = model._question(AskRequest(task, views, points, category=category)).words
     prefix = model._prefix(views)
     expected_ids, expected_taps = stock_forward(
         small_model, tokenizer, views, question + "<|assistant|>", answer_tokens=6

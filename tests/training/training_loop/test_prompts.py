@@ -133,7 +133,7 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     assert runtime.manifest.deep_pointers == learner.model.deep_pointers
     pictures = views(images)
     frames = tuple(Frame(i + 1, "optical", image, CAMERA) for i, image in enumerate(pictures))
-    words, _, _ = runtime._question(AskRequest(task, frames, ((95.5, 71.5),)))
+    words = runtime._question(AskRequest(task, frames, ((95.5, 71.5),))).words
     prefix = runtime._prefix(frames)
     question = runtime._embedded(words + runtime.manifest.prompt.question_suffix, prefix)
     positions = np.broadcast_to(prefix.next_position + np.arange(len(question)), (3, len(question)))

@@ -165,7 +165,13 @@ def without_additions(config: TrainConfig) -> TrainConfig:
         config.model, clips=False, pointers=False, deep_pointers=False, matcher=None, coordinate_code=0.0
     )
     return dataclasses.replace(
-        config, model=model, mix=MixConfig(), match_weight=0.0, number_digits=0, digit_weights=()
+        config,
+        model=model,
+        data=dataclasses.replace(config.data, told_questions=0),
+        mix=MixConfig(),
+        match_weight=0.0,
+        number_digits=0,
+        digit_weights=(),
     )
 
 

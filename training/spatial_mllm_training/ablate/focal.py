@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.images.resize import resized
 from spatial_mllm_training.augment.warp import is_pinhole
 
 SCALES = (0.7, 0.84, 1.0, 1.18, 1.4)
@@ -120,8 +121,7 @@ def focal_views(
     views = []
     for (left, top, right, bottom), scale in zip(windows, scales, strict=True):
         window = np.ascontiguousarray(image[top:bottom, left:right])
-        shrinks = window.shape[1] >= size[0] and window.shape[0] >= size[1]
-        shown = cv2.resize(window, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        shown = resized(window, *size)
         of_view = camera.cropped(left, top, right - left, bottom - top).resized(*size)
         at = np.stack(
             [

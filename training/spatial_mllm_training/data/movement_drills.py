@@ -1,4 +1,4 @@
-"""Questions about two images that nobody sees, with what the runtime would tell of them; knows no model."""
+"""Questions about two images, with what the runtime would tell of them, whatever is seen; knows no model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _about_camera(rng: np.random.Generator, served_words: float) -> PackedQuesti
     truths = camera_motion.all_truths(offset_m, (yaw_deg, pitch_deg))
     task = camera_motion.TASKS[int(rng.integers(len(camera_motion.TASKS)))]
     question = Question(task, (), truths[task.name]).worded(rng, 0, served_words=served_words)
-    movement = CameraMovement(offset_m, (yaw_deg, pitch_deg), inliers=float(rng.uniform(0.3, 1.0)))
+    movement = CameraMovement(offset_m, (yaw_deg, pitch_deg), inliers=float(rng.uniform(0.1, 1.0)))
     return replace(question, told_pair=told.of_camera(movement))
 
 
@@ -52,7 +52,7 @@ def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestio
         )
     else:
         question = Question(object_motion.OBJECT_VECTOR[moving], point, object_motion.vector_truth(moved_m))
-    place = Place((there[0] / 1000, there[1] / 1000), float(rng.uniform(0.4, 1.0)), True, moved_m)
+    place = Place((there[0] / 1000, there[1] / 1000), float(rng.uniform(0.2, 1.0)), True, moved_m)
     return replace(question.worded(rng, 0, served_words=served_words), told_pair=told.of_place(place))
 
 

@@ -118,7 +118,7 @@ class PackedQuestion:
     Attributes:
         choices: every answer that could be given in these words, where there are few.
         told_m: how far its points are, in place of an image that shows it (`data.drills`).
-        told_pair: likewise, what is told of two images (`spatial_mllm_core.model.told`).
+        told_pair: likewise, what is told of two images (`spatial_mllm_core.model.told`), whatever those before it show.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -143,7 +143,7 @@ class Sample:
         apart: every image is the first and only one of a prompt of its own.
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
-        told_pairs: (token, numbers) of what is told about two images that nobody sees.
+        told_pairs: (token, numbers) of what is told about two images whatever is seen.
         pairs: (token, image, coordinates) of questions about several images: their first token, the last of the
             images, and what they name.
     """
@@ -221,7 +221,7 @@ def pack(
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
         if question.told_pair:
             told_pairs.append((len(blocks.ids), question.told_pair))
-        if question.image_count > 1:
+        elif question.image_count > 1:
             pairs.append((len(blocks.ids), question.image_count - 1, tuple((p.x, p.y) for p in found)))
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:

@@ -19,7 +19,9 @@ class PairConfig:
         correspondences: points of the first image that are asked for in the second one, of another camera or window;
             more than one come on top of `pair_questions`.
         whole_camera: where the camera moved, everything is asked about that, on top, too.
-        size_questions: likewise, about the size of things in the first image.
+        told_questions: drills about movements, on top, for a model of matching: what these are told is said, whatever
+            the images show.
+        size_questions: on top, too, about the size of things in the first image.
         dotted: share of samples whose images carry dots, with a question or two about them.
         served_template: probability of the template that the runtime serves.
         still_camera, same_time: shares of pairs with an unmoved camera, with an unmoved scene.
@@ -37,6 +39,7 @@ class PairConfig:
     pair_questions: int = 6
     correspondences: int = 1
     whole_camera: bool = False
+    told_questions: int = 0
     size_questions: int = 0
     dotted: float = 0.0
     served_template: float = 0.75
@@ -49,7 +52,7 @@ class PairConfig:
     apart: bool = False
 
     def __post_init__(self) -> None:
-        if self.apart and self.subtasks:
+        if self.apart and (self.subtasks or self.told_questions):
             raise ValueError("nothing can be asked about images that are shown apart")
 
     @property

@@ -6,7 +6,7 @@ of intrinsics), encoded once, and questions about the first frame or both (`pack
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_training.data.dot_questions import Marks, dot_questions
 from spatial_mllm_training.data.matches import match_map
+from spatial_mllm_training.data.movement_drills import movement_question
 from spatial_mllm_training.data.packing import Format, Sample, ShownImage, pack
 from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.pair_questions import pair_questions, single_questions, size_questions
@@ -105,6 +106,8 @@ class PairBuilder:
         served_words = cfg.served_template if self.augment else 1.0
         asked = [(q, 1) for q in view.single] + [(q, 2) for q in view.pair]
         questions = [q.worded(rng, count, served_words=served_words) for q, count in asked]
+        drilled = (movement_question(rng, served_words=served_words) for _ in range(cfg.told_questions))
+        questions += [replace(q, image_count=len(images)) for q in drilled]
         targets = dense_targets(view, maps=self.maps)
         return pack(name, images, questions, self.form, targets=targets, apart=cfg.apart)
 

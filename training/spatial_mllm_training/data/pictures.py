@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.images.resize import resized
 from spatial_mllm_training.data.packing import ShownImage
 from spatial_mllm_training.model.preprocess import Framing, Processing, reframed, token_rays
 
@@ -45,10 +46,7 @@ class Viewer:
                 f"{camera.width}x{camera.height} px",
             )
         if self.size is not None and image.shape[1::-1] != self.size:
-            shrinks = image.shape[1] >= self.size[0] and image.shape[0] >= self.size[1]
-            image = cv2.resize(
-                image, self.size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            )
+            image = resized(image, *self.size)
             camera = None if camera is None else camera.resized(*self.size)
         framing = self.framing(image.shape[1], image.shape[0])
         if framing.trailing_tokens:

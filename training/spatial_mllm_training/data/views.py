@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatial_mllm_core.camera import CameraModel
+from spatial_mllm_core.images.resize import resized
 
 _NOISE = np.float32(0.012)
 
@@ -39,11 +40,8 @@ class Crop:
         return source.cropped(self.x, self.y, self.width, self.height).resized(out_width, out_height)
 
     def image(self, source: NDArray[np.uint8], out_width: int, out_height: int) -> NDArray[np.uint8]:
-        window = np.ascontiguousarray(source[self.y : self.y + self.height, self.x : self.x + self.width])
-        shrinks = self.width >= out_width and self.height >= out_height
-        return cv2.resize(
-            window, (out_width, out_height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        window = np.array(source[self.y : self.y + self.height, self.x : self.x + self.width])
+        return resized(window, out_width, out_height)
 
     def nearest(self, source: NDArray, out_width: int, out_height: int) -> NDArray:
         """Nearest source sample of every output pixel centre (depth, ids)."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.frames import Frame
+from spatial_mllm_core.images.resize import resized
 from spatial_mllm_core.model.prompt import PromptFormat
 from spatial_mllm_core.model.spatial_model import Perception
 from spatial_mllm_training.model import adapter_file
@@ -139,10 +140,7 @@ def fitted(
     """An image and its camera at another size, resampled as the runtime does it."""
     if image_rgb.shape[:2] == (height, width):
         return np.ascontiguousarray(image_rgb), camera
-    shrinks = image_rgb.shape[1] >= width and image_rgb.shape[0] >= height
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image_rgb, (width, height), interpolation=method)
-    return np.ascontiguousarray(resized, np.uint8), camera.resized(width, height)
+    return np.ascontiguousarray(resized(image_rgb, width, height)), camera.resized(width, height)
 
 
 def open_run(run: Path, *, checkpoint: Path | None = None, device: str = "cpu") -> VlmTaps:

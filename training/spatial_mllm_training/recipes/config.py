@@ -238,6 +238,8 @@ class TrainConfig:
             )
         if self.model.deep_pointers and self.published is None and self.text_weight and not self.depth_weight:
             raise ValueError("deep pointers tell what the depth head says: its weight is more than 0")
+        if self.data.told_questions and (self.published is not None or self.model.matcher is None):
+            raise ValueError("what is told of two images is read by a small model with a matcher alone")
         if self.match_weight and (self.published is not None or self.model.matcher is None):
             raise ValueError("only a small model with a matcher learns to match: match_weight is 0")
         if self.mix.drills and not self.model.deep_pointers:

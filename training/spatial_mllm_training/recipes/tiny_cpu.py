@@ -37,8 +37,9 @@ def tiny_cpu() -> TrainConfig:
             own_crops=0.1,
             same_time=0.05,
             pair_questions=5,
-            correspondences=8,
+            correspondences=4,
             whole_camera=True,
+            told_questions=4,
             size_questions=1,
             dotted=0.5,
         ),
@@ -68,7 +69,7 @@ def tiny_cpu_longer() -> TrainConfig:
 
 
 def tiny_cpu_answers() -> TrainConfig:
-    """`tiny_cpu_longer` with the vision tower as it is, and more pairs of moved cameras.
+    """`tiny_cpu_longer` with the vision tower as it is, more pairs of moved cameras, and no dots: those are found.
 
     Begins with the weights of `tiny_cpu_matches`, after drills.
     """
@@ -76,7 +77,7 @@ def tiny_cpu_answers() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu_answers",
-        data=replace(config.data, still_camera=0.45),
+        data=replace(config.data, still_camera=0.45, dotted=0.0),
         frozen_vision=True,
         minutes=60.0,
     )
@@ -92,6 +93,7 @@ def tiny_cpu_matches() -> TrainConfig:
         "single_questions": 0,
         "pair_questions": 0,
         "correspondences": 0,
+        "told_questions": 0,
         "size_questions": 0,
         "dotted": 0.0,
     }

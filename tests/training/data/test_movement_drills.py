@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from spatial_mllm_training.recipes import RECIPES
 from spatial_mllm_training.recipes.config import MixConfig
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.prompts import embedded
-from spatial_mllm_training.training_loop.setup import DataPaths, build_learner, build_sources
+from spatial_mllm_training.training_loop.setup import DataPaths, build_learner, build_sources, pair_builder
+
+SCENES = sorted((Path(__file__).parents[2] / "fixtures" / "simulated").glob("scene_*.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +130,33 @@ def test_only_a_model_of_matching_is_drilled_in_movements(matcher):
     sources, _, _ = build_sources(config, DataPaths(), build_learner(config))
     told = [len(sources["drills"].sample(number).told_pairs) for number in range(4)]
     assert told == ([0, 8, 8, 8] if matcher else [0, 0, 0, 0])
+
+
+def test_drills_behind_images_are_told_what_they_say_and_not_what_is_seen(learner):
+    """They see both images, and carry their own numbers where other questions carry those of the images."""
+    smoke = RECIPES["smoke"]()
+    plain, drilled = (
+        pair_builder(smoke, learner)(
+            SCENES, config=dataclasses.replace(smoke.data, still_camera=0.0, told_questions=count)
+        ).sample(np.random.default_rng(3))
+        for count in (0, 3)
+    )
+    assert drilled.pairs == plain.pairs and not plain.told_pairs and len(drilled.told_pairs) == 3
+    size = len(plain.ids)
+    assert np.array_equal(drilled.ids[:size], plain.ids)
+    for token, numbers in drilled.told_pairs:
+        assert token >= size and len(numbers) == COUNT
+        assert drilled.owner[token] > drilled.owner[token - 1] and drilled.seen[token] == 2
+        assert drilled.positions[0, token] > drilled.positions[0, :size].min()
+    batch = collate([drilled], learner.pad_id)
+    shown = embedded(learner.model.eval(), batch)
+    without = embedded(learner.model, dataclasses.replace(batch, told_pairs=batch.told_pairs[:0]))
+    for (_, token), (_, numbers) in zip(batch.told_pairs.tolist(), drilled.told_pairs, strict=True):
+        carried = (shown - without)[0, token].detach()
+        torch.testing.assert_close(carried, torch.from_numpy(code(numbers, len(carried))), atol=1e-4, rtol=0)
+
+
+def test_only_a_model_of_matching_is_told_behind_images():
+    smoke = RECIPES["smoke"]()
+    with pytest.raises(ValueError, match="with a matcher alone"):
+        dataclasses.replace(smoke, data=dataclasses.replace(smoke.data, told_questions=1))

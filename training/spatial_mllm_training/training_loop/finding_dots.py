@@ -1,26 +1,22 @@
-"""Trains a finder of dots on the scenes of the training split, measures it on others, and writes its graph."""
+"""Trains a finder of dots on the scenes of the training split, and measures it on others."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatial_mllm_core.files import write_atomically
-from spatial_mllm_core.model.bundle import DOTS
 from spatial_mllm_training.data.drawn_dots import DrawnDotsSource
-from spatial_mllm_training.export.onnx_files import export_dots
 from spatial_mllm_training.model.dot_finder import COLUMNS, NOWHERE, DotFinder, finding_loss, found_cells
 
-RECORD = "dots.json"
 _HELD_OUT_BATCHES = 16
 _NEAR_CELLS = 1.5
 """A dot is found where the likeliest cell is its own one or a neighbour."""
@@ -42,14 +38,13 @@ class Finding:
 
 
 def train_dot_finder(
-    scenes: Path, folder: Path, lessons: Finding, *, workers: int = 1, say: Callable[[str], None] = print
-) -> dict[str, float]:
-    """Write `dots.onnx` and a record into `folder`; what was measured on held-out scenes.
+    scenes: Path, lessons: Finding, *, workers: int = 1, say: Callable[[str], None] = print
+) -> tuple[DotFinder, dict[str, Any]]:
+    """A finder, and the record of its training: what was asked, how long it took, and `measured` held-out scenes.
 
     Raises:
         ValueError: there are no scenes.
         FloatingPointError: the loss is not finite.
-        SpatialError: NOT_WRITABLE.
     """
     source = DrawnDotsSource(scenes, lessons.seed, held_out=False)
     held_out = DrawnDotsSource(scenes, lessons.seed, held_out=True)
@@ -77,18 +72,13 @@ def train_dot_finder(
         step += 1
         if step % 50 == 0:
             say(f"step {step}, {(time.monotonic() - began) / 60:.1f} minutes, loss {float(loss):.3f}")
-    figures = measured(model.eval(), held_out, lessons.batch)
-    record = {
+    return model.eval(), {
         "lessons": asdict(lessons),
         "data": source.digest(),
         "steps": step,
         "minutes": (time.monotonic() - began) / 60,
-        "held_out": figures,
+        "held_out": measured(model, held_out, lessons.batch),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    export_dots(model, folder / DOTS)
-    write_atomically(folder / RECORD, json.dumps(record, indent=2).encode(), replace=True)
-    return figures
 
 
 @torch.no_grad()

@@ -115,7 +115,7 @@ def test_it_learns_and_its_graph_says_the_same(source, tmp_path):
     with torch.no_grad():
         wanted = model(images[:1]).numpy()
     assert np.abs(scores - wanted).mean() < 0.1 * np.abs(wanted).mean()
-    assert (tmp_path / DOTS).stat().st_size < 150_000
+    assert (tmp_path / DOTS).stat().st_size < 250_000
 
 
 def test_the_command_writes_a_graph_and_what_was_measured(tmp_path, capsys, monkeypatch):

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatial_mllm_core.tasks.dots import LABELS
-from spatial_mllm_training.model.conv_block import ConvBlock, halving_stem
+from spatial_mllm_training.model.conv_block import ConvBlock
 from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD
 
 STRIDE = 4
 WIDTH, HEIGHT = 256, 192
 """Of the images that it sees: letters of the published size can be read, in images of up to 1296 pixels."""
-_STEM, _CHANNELS, _DILATIONS = 24, 48, (1, 2, 1)
+_STEM, _CHANNELS, _DILATIONS = 32, 64, (1, 2, 1)
 ROWS, COLUMNS = HEIGHT // STRIDE, WIDTH // STRIDE
 NOWHERE = ROWS * COLUMNS
 """Stands for the cell of a dot that is not there."""
@@ -31,7 +31,11 @@ class DotFinder(nn.Module):
         self.register_buffer(
             "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
         )
-        self.stem = halving_stem(STRIDE, _STEM, _CHANNELS)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, _STEM, 5, stride=2, padding=2),
+            nn.SiLU(),
+            nn.Conv2d(_STEM, _CHANNELS, 3, stride=2, padding=1),
+        )
         self.blocks = nn.Sequential(*(ConvBlock(_CHANNELS, dilation) for dilation in _DILATIONS))
         self.out = nn.Conv2d(_CHANNELS, len(LABELS), 1)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatial_mllm_training.model.conv_block import GROUPS, ConvBlock, halving_stem
+from spatial_mllm_training.model.conv_block import GROUPS, ConvBlock
 
 _FIRST_SHARPNESS = 15.0
 
@@ -56,7 +56,16 @@ class Matcher(nn.Module):
     def __init__(self, size: MatcherSize) -> None:
         super().__init__()
         self.size = size
-        self.stem = halving_stem(size.stride, size.stem, size.channels)
+        stem: list[nn.Module] = []
+        before = 3
+        for halving in range(int(math.log2(size.stride))):
+            is_last = 2 ** (halving + 1) == size.stride
+            after = size.channels if is_last else size.stem
+            first = halving == 0
+            stem.append(nn.Conv2d(before, after, 5 if first else 3, stride=2, padding=2 if first else 1))
+            stem += [] if is_last else [ConvBlock(after, 1)]
+            before = after
+        self.stem = nn.Sequential(*stem)
         self.blocks = nn.Sequential(*(ConvBlock(size.channels, d) for d in size.dilations))
         self.out = nn.Conv2d(size.channels, size.features, 1)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(_FIRST_SHARPNESS)))

@@ -62,7 +62,9 @@ def train_dot_finder(
             break
         for group in optimizer.param_groups:
             group["lr"] = lessons.learning_rate * min((step + 1) / 50, 0.51 + 0.49 * math.cos(math.pi * done))
-        loss = finding_loss(model(images), cells)
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = model(images)
+        loss = finding_loss(scores, cells)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the finder's loss is {float(loss)} at step {step}")
         optimizer.zero_grad(set_to_none=True)

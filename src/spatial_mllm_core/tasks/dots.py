@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spatial_mllm_core.tasks import depth, object_motion
 from spatial_mllm_core.tasks.correspondence import CORRESPONDENCE, CORRESPONDENCE_CHOICE
 from spatial_mllm_core.tasks.text import format_coordinate
 
@@ -20,6 +21,17 @@ LABELS = (PLAIN, *CORRESPONDENCE_CHOICE.labels)
 """Of dots: none, or the letter beside it."""
 Dots = Mapping[str, tuple[int, int]]
 """Coordinates, from 0 to 1000, by label."""
+SISTERS = {
+    dotted.name: sister.name
+    for dotted, sister in (
+        (depth.DEPTH_VALUE_DOT, depth.DEPTH_VALUE),
+        (depth.DEPTH_COMPARISON_DOT, depth.DEPTH_COMPARISON),
+        (CORRESPONDENCE_CHOICE, CORRESPONDENCE),
+        *((object_motion.OBJECT_DISTANCE_DOT[m], object_motion.OBJECT_DISTANCE[m]) for m in (True, False)),
+        *((object_motion.OBJECT_VECTOR_DOT[m], object_motion.OBJECT_VECTOR[m]) for m in (True, False)),
+    )
+}
+"""The coordinate subtask that each dot subtask is asked as."""
 _NAMED = re.compile(r"\bthe annotated point\b|\bdot ([A-D])\b")
 _CHOICE_QUESTIONS = frozenset(CORRESPONDENCE_CHOICE.questions)
 

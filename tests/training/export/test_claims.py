@@ -29,7 +29,7 @@ from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.pair_questions import TASKS
 from spatial_mllm_training.data.pairs import PairBuilder
 from spatial_mllm_training.export.__main__ import main as export
-from spatial_mllm_training.export.write_bundle import claimed_subtasks, context_for, load_run
+from spatial_mllm_training.export.write_bundle import claimed_subtasks, context_for, load_run, with_dots
 from spatial_mllm_training.model.bundle_weights import read_weights
 from spatial_mllm_training.multispa.rows import read_rows, to_table
 from spatial_mllm_training.recipes import RECIPES
@@ -202,3 +202,13 @@ def test_a_torn_record_is_said(tmp_path, torn):
 def test_the_context_holds_five_images(tokenizer):
     assert context_for(tokenizer, PromptFormat(), 12 * 9) == 1024  # as in the first bundle
     assert context_for(tokenizer, PromptFormat(), 16 * 12) == 2048
+
+
+def test_a_bundle_that_finds_dots_answers_what_it_answers_by_coordinates():
+    claimed = with_dots(("total_distance", "depth_estimation_coor", "tapvid3d_total_distance_coord_adt"))
+    assert claimed == (
+        "depth_estimation_dot", "depth_estimation_coor", "total_distance",
+        "tapvid3d_total_distance_coord_adt", "tapvid3d_total_distance_dot_adt",
+    )  # fmt: skip
+    assert with_dots(()) == ()
+    assert with_dots(tasks.names()) == tasks.names()

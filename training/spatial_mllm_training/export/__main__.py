@@ -21,7 +21,7 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import DOTS, MANIFEST
 from spatial_mllm_training.export import published
 from spatial_mllm_training.export.record import Measured
-from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, write_bundle
+from spatial_mllm_training.export.write_bundle import claimed_subtasks, load_run, with_dots, write_bundle
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -101,6 +101,7 @@ def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
         )
     notes = _text(arguments.notes)
     model, config, tokenizer, progress = load_run(arguments.run)
+    subtasks = claimed_subtasks(arguments.run)
     write_bundle(
         model,
         config,
@@ -108,7 +109,7 @@ def _write_bundle(arguments: argparse.Namespace, part: Path) -> None:
         part,
         name=name,
         version=version,
-        subtasks=claimed_subtasks(arguments.run),
+        subtasks=with_dots(subtasks) if arguments.dots else subtasks,
         progress=progress,
         metrics=metrics,
         notes=notes,

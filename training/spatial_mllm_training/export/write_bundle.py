@@ -10,10 +10,12 @@ from typing import Any
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from spatial_mllm_core import tasks
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model import embedding
 from spatial_mllm_core.model.bundle import DOTS, MANIFEST, Manifest, file_sha256, open_bundle
 from spatial_mllm_core.model.prompt import PromptFormat
+from spatial_mllm_core.tasks.dots import SISTERS
 from spatial_mllm_core.tasks.object_size import MAX_IMAGES
 from spatial_mllm_training.data.pair_questions import TASKS
 from spatial_mllm_training.export.card import write_card
@@ -46,6 +48,12 @@ def claimed_subtasks(run: Path) -> tuple[str, ...]:
     """
     taught = taught_subtasks(run)
     return TASKS if taught is None else taught
+
+
+def with_dots(subtasks: Sequence[str]) -> tuple[str, ...]:
+    """What is claimed by a bundle that finds dots, which it asks about by coordinates."""
+    claimed = {*subtasks, *(dotted for dotted, sister in SISTERS.items() if sister in subtasks)}
+    return tuple(name for name in tasks.names() if name in claimed)
 
 
 def context_for(tokenizer: Tokenizer, prompt: PromptFormat, tokens_per_image: int) -> int:

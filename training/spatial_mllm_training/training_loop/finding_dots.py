@@ -73,7 +73,9 @@ def train_dot_finder(
         optimizer.step()
         step += 1
         if step % 50 == 0:
-            say(f"step {step}, {(time.monotonic() - began) / 60:.1f} minutes, loss {float(loss):.3f}")
+            say(
+                f"step {step}, {(time.monotonic() - began) / 60:.1f} minutes, loss {float(loss.detach()):.3f}"
+            )
     return model.eval(), {
         "lessons": asdict(lessons),
         "data": source.digest(),

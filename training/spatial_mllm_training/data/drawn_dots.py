@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,9 +51,27 @@ class DrawnDotsSource:
 
     def sample(self, number: int) -> DrawnDots:
         rng = np.random.default_rng([self.seed, 29, number])
+        width = int(rng.choice(_WIDTHS_PX))
+        return drawn(self._background(width, rng), rng)
+
+    def _background(self, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """(H, width, 3) beside each other as many scenes as make it about as sharp as what is drawn into it.
+
+        A finder that sees dots in enlarged images alone takes everything sharp for drawn.
+        """
+        height = round(width * HEIGHT / WIDTH)
+        first = self._image(rng)
+        most = max(1, round(min(width, WIDTH) / first.shape[1]))
+        count = int(rng.integers(1, most + 2))
+        images = [first, *(self._image(rng) for _ in range(count * count - 1))]
+        rows = [np.concatenate(images[row * count : (row + 1) * count], axis=1) for row in range(count)]
+        return resized(np.ascontiguousarray(np.concatenate(rows)), width, height)
+
+    def _image(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         seen = map_npz(self.files[int(rng.integers(len(self.files)))])["rgb"]
         step, view = (int(rng.integers(count)) for count in seen.shape[:2])
-        return drawn(np.asarray(seen[step, view]), rng)
+        image = np.asarray(seen[step, view])
+        return image[:, ::-1] if rng.random() < 0.5 else image
 
     def digest(self) -> str:
         """sha256 of what the samples depend on."""
@@ -63,21 +80,15 @@ class DrawnDotsSource:
 
 
 def drawn(image: NDArray[np.uint8], rng: np.random.Generator) -> DrawnDots:
-    """Dots of one subtask, or none, drawn at some size of the image and seen at the finder's."""
-    if rng.random() < 0.5:
-        image = image[:, ::-1]
-    width = int(rng.choice(_WIDTHS_PX))
-    height = round(width * HEIGHT / WIDTH)
-    canvas = np.asarray(
-        cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR), np.uint8
-    )
+    """Dots of one subtask, or none, drawn into an image and seen at the finder's size."""
+    height, width = image.shape[:2]
     labels = _SETS[int(rng.integers(len(_SETS)))]
     dots: list[Dot] = []
     while len(dots) < len(labels):
         u, v = rng.uniform(_BORDER * width, (width * (1 - _BORDER), height - _BORDER * width))
         if all(np.hypot(u - dot.u_px, v - dot.v_px) > _APART * width for dot in dots):
             dots.append(Dot(float(u), float(v), labels[len(dots)]))
-    marked, _ = draw(canvas, dots, rng)
+    marked, _ = draw(image, dots, rng)
     cells = np.full(len(LABELS), NOWHERE, np.int64)
     for dot in dots:
         row = min(int((dot.v_px + 0.5) / height * ROWS), ROWS - 1)

@@ -192,7 +192,9 @@ class Dictated:
     """The real engine, made to answer with given words."""
 
     def __init__(self, model, words):
-        self.vision, self.lift, self._decode = model.engine.vision, model.engine.lift, model.engine.decode
+        engine = model.engine
+        self.vision, self.lift, self._decode = engine.vision, engine.lift, engine.decode
+        self.features, self.dots = engine.features, engine.dots
         if digits := model.manifest.prompt.number_digits:
             words = widened(words, digits)
         self._ids = [*model._encode(words), model.manifest.special_ids["stop"]]

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     words = ", ".join(
         f"{name.replace('_', ' ')} {100 * value:.1f} %" for name, value in record["held_out"].items()
     )
-    print(f"held-out scenes: {words}; written to {arguments.out}")
+    print(f"validation scenes: {words}; written to {arguments.out}")
     return 0
 
 

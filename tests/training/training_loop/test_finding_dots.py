@@ -45,8 +45,25 @@ SHIPPED = Path(__file__).parents[3] / "models" / "spatial-mllm-mini"
 
 
 @pytest.fixture
-def source() -> DrawnDotsSource:
-    return DrawnDotsSource(SCENES, 0, held_out=True)
+def scenes(tmp_path) -> Path:
+    """One scene of a training seed, one of a validation seed, and one that only tests may show."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    first, second = sorted(SCENES.glob("scene_*.npz"))
+    for seed, file in ((3, first), (100_003, second), (100_122, first)):
+        (folder / f"scene_{seed:08d}.npz").symlink_to(file)
+    return folder
+
+
+@pytest.fixture
+def source(scenes) -> DrawnDotsSource:
+    return DrawnDotsSource(scenes, 0, validation=True)
+
+
+def test_neither_training_nor_validation_looks_at_test_scenes(scenes, source):
+    assert [file.name for file in source.files] == ["scene_00100003.npz"]
+    training = DrawnDotsSource(scenes, 0, validation=False)
+    assert [file.name for file in training.files] == ["scene_00000003.npz"]
 
 
 def test_the_cell_of_a_dot_is_where_the_image_changed(source, monkeypatch):
@@ -70,12 +87,12 @@ def test_the_cell_of_a_dot_is_where_the_image_changed(source, monkeypatch):
     assert counts == {(), (0,), (1, 2), (1, 2, 3, 4)}
 
 
-def test_a_sample_is_the_same_whenever_it_is_drawn(source):
-    again = DrawnDotsSource(SCENES, 0, held_out=True)
+def test_a_sample_is_the_same_whenever_it_is_drawn(scenes, source):
+    again = DrawnDotsSource(scenes, 0, validation=True)
     for number in (0, 7):
         one, other = source.sample(number), again.sample(number)
         assert np.array_equal(one.image, other.image) and np.array_equal(one.cells, other.cells)
-    assert source.digest() == again.digest() != DrawnDotsSource(SCENES, 1, held_out=True).digest()
+    assert source.digest() == again.digest() != DrawnDotsSource(scenes, 1, validation=True).digest()
 
 
 def test_the_loss_is_that_of_a_softmax_over_cells_and_nowhere():
@@ -118,14 +135,10 @@ def test_it_learns_and_its_graph_says_the_same(source, tmp_path):
     assert (tmp_path / DOTS).stat().st_size < 250_000
 
 
-def test_the_command_writes_a_graph_and_what_was_measured(tmp_path, capsys, monkeypatch):
-    """On scenes of held-out seeds alone nothing is trained: the sentence names what lacks."""
+def test_the_command_writes_a_graph_and_what_was_measured(scenes, tmp_path, capsys):
+    """On scenes of test seeds alone nothing is trained: the sentence names what lacks."""
     assert main(["--scenes", str(SCENES), "--out", str(tmp_path / "dots"), "--steps", "2"]) == 2
     assert "holds no scene of training seeds" in capsys.readouterr().err
-    scenes = tmp_path / "scenes"
-    scenes.mkdir()
-    for seed, file in zip((3, 100_003), sorted(SCENES.glob("scene_*.npz")), strict=True):
-        (scenes / f"scene_{seed:08d}.npz").symlink_to(file)
     assert main(["--scenes", str(scenes), "--out", str(tmp_path / "dots"), "--steps", "2"]) == 0
     assert "plain found" in capsys.readouterr().out
     record = json.loads((tmp_path / "dots" / "dots.json").read_text())
@@ -222,6 +235,17 @@ def test_a_bundle_without_a_finder_says_so(served, monkeypatch):
     assert fault.value.code is ErrorCode.UNKNOWN_TASK and DOTS in fault.value.sentence
     answer = served.ask(AskRequest("depth_estimation_dot", (dotted(5),)))
     assert answer.question == "How deep is the annotated point in mm?"
+
+
+def test_a_graph_that_is_not_there_is_named(tmp_path, tokenizer):
+    smoke = RECIPES["smoke"]()
+    learner = build_learner(smoke, tokenizer=tokenizer)
+    with pytest.raises(SpatialError) as fault:
+        write_bundle(
+            learner.model.eval().float(), smoke, tokenizer, tmp_path,
+            name="mini", version="0", subtasks=(), progress={}, metrics={}, dots=tmp_path / "none" / DOTS,
+        )  # fmt: skip
+    assert fault.value.code is ErrorCode.MODEL_MISSING and "train_dots" in fault.value.sentence
 
 
 def test_labels_are_those_of_the_published_choice():

@@ -15,7 +15,7 @@ from spatial_mllm_core.tasks.dots import LABELS, PLAIN
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.model.dot_finder import COLUMNS, HEIGHT, NOWHERE, ROWS, WIDTH
 from spatial_mllm_training.multispa.dots import Dot, draw
-from spatial_mllm_training.scenes.split import scene_files
+from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
 
 _SETS = ((), (PLAIN,), ("A", "B"), ("A", "B", "C", "D"))
 """What an image shows: nothing, or the dots of a subtask."""
@@ -36,15 +36,19 @@ class DrawnDots(NamedTuple):
 class DrawnDotsSource:
     """Sample i is drawn with a generator seeded by (seed, i).
 
+    Args:
+        validation: scenes of the seeds for that; training looks at no test scene.
+
     Raises:
         ValueError: no scene of the split lies there.
     """
 
-    def __init__(self, scenes: Path, seed: int, *, held_out: bool) -> None:
-        self.files: Sequence[Path] = scene_files(scenes, held_out=held_out)
+    def __init__(self, scenes: Path, seed: int, *, validation: bool) -> None:
+        files = scene_files(scenes, held_out=validation)
+        self.files: Sequence[Path] = [file for file in files if seed_of(file) < FIRST_TEST_SEED]
         if not self.files:
             raise ValueError(
-                f"'{scenes}' holds no scene of {'held-out' if held_out else 'training'} seeds; "
+                f"'{scenes}' holds no scene of {'validation' if validation else 'training'} seeds; "
                 "write some with make_scenes"
             )
         self.seed = seed

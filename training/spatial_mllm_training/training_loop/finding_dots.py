@@ -40,14 +40,14 @@ class Finding:
 def train_dot_finder(
     scenes: Path, lessons: Finding, *, workers: int = 1, say: Callable[[str], None] = print
 ) -> tuple[DotFinder, dict[str, Any]]:
-    """A finder, and the record of its training: what was asked, how long it took, and `measured` held-out scenes.
+    """A finder, and the record of its training: what was asked, how long it took, and what was `measured`.
 
     Raises:
         ValueError: there are no scenes.
         FloatingPointError: the loss is not finite.
     """
-    source = DrawnDotsSource(scenes, lessons.seed, held_out=False)
-    held_out = DrawnDotsSource(scenes, lessons.seed, held_out=True)
+    source = DrawnDotsSource(scenes, lessons.seed, validation=False)
+    held_out = DrawnDotsSource(scenes, lessons.seed, validation=True)
     torch.manual_seed(lessons.seed)
     model = DotFinder().train()
     say(f"a finder of {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -97,7 +97,7 @@ def test_images_are_counted_in_whole_tokens(tokenizer):
 
 def test_categories_of_the_stored_rows_are_known(tokenizer, stored_rows):
     found = {row.spatial.category for row in stored_rows if row.spatial.category}
-    assert len(found) > 10
+    assert len(found) > 5
     for category in found:
         assert set(category.split()) <= set(CATEGORIES)
         assert [p.strip() for p in pieces(tokenizer, f" {category}")] == category.split()

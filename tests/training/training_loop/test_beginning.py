@@ -144,7 +144,7 @@ def test_the_shipped_bundle_can_be_trained_on():
     """By the recipe that made it: every weight that it serves is there."""
     shipped = Path(__file__).parents[3] / "models" / "spatial-mllm-mini"
     model = build_learner(RECIPES["tiny_cpu"](), tokenizer=kept_tokenizer(shipped)).model
-    assert begin_with(shipped, model)["recipe"] == "tiny_cpu_longer"
+    assert begin_with(shipped, model)["recipe"] == "tiny_cpu_answers"
 
 
 def test_a_bundle_whose_graphs_name_no_weights_is_refused(

@@ -31,6 +31,14 @@ def positive_amount(text: str) -> float:
     return value
 
 
+def add_budget(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """`--minutes`, of which `minutes` are the default, or `--steps`; and `--threads`."""
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_amount, default=minutes, help="default %(default)g")
+    budget.add_argument("--steps", type=positive_number, help="instead of minutes")
+    parser.add_argument("--threads", type=positive_number, default=2, help="of a CPU (default 2)")
+
+
 def add_depth_sources(parser: argparse.ArgumentParser, words: str) -> None:
     """`--depth KIND PATH`, any number of times: the sources of rows' depth images."""
     parser.add_argument(

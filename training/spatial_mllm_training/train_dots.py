@@ -12,7 +12,7 @@ import torch
 from spatial_mllm_core.errors import SpatialError
 from spatial_mllm_core.files import write_atomically
 from spatial_mllm_core.model.bundle import DOTS
-from spatial_mllm_training.arguments import positive_amount, positive_number
+from spatial_mllm_training.arguments import add_budget
 from spatial_mllm_training.export.onnx_files import export_dots
 from spatial_mllm_training.training_loop.finding_dots import Finding, train_dot_finder
 
@@ -25,7 +25,6 @@ _EXAMPLES = """examples:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command's arguments."""
-    defaults = Finding()
     parser = argparse.ArgumentParser(
         prog="python -m spatial_mllm_training.train_dots",
         description="Train a small network that finds the dots which MultiSPA draws into images, and their letters. "
@@ -35,12 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--scenes", type=Path, required=True, help="folder written by make_scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder of the graph and what was measured")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--minutes", type=positive_amount, default=defaults.minutes, help="default %(default)g"
-    )
-    budget.add_argument("--steps", type=positive_number, help="instead of minutes")
-    parser.add_argument("--threads", type=positive_number, default=2, help="of a CPU (default 2)")
+    add_budget(parser, Finding.minutes)
     return parser.parse_args(argv)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from spatial_mllm_core.errors import SpatialError
-from spatial_mllm_training.arguments import add_depth_sources, positive_amount, positive_number
+from spatial_mllm_training.arguments import add_budget, add_depth_sources
 from spatial_mllm_training.recipes import EXPERIMENT_RECIPES
 from spatial_mllm_training.recipes.config import MixConfig
 from spatial_mllm_training.sources import SceneProblem
@@ -26,7 +26,6 @@ _EXAMPLES = """examples:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command's arguments."""
-    defaults = Lessons()
     parser = argparse.ArgumentParser(
         prog="python -m spatial_mllm_training.train_teacher",
         description="Train a specialist from image and rays to depth, on what a recipe shows its model. One that "
@@ -46,12 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_depth_sources(parser, "sources of the rows' depth images")
     parser.add_argument("--out", type=Path, required=True, help="folder of the specialist")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--minutes", type=positive_amount, default=defaults.minutes, help="default %(default)g"
-    )
-    budget.add_argument("--steps", type=positive_number, help="instead of minutes")
-    parser.add_argument("--threads", type=positive_number, default=2, help="of a CPU (default 2)")
+    add_budget(parser, Lessons.minutes)
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     arguments = parser.parse_args(argv)
     if not arguments.scenes and not arguments.rows:

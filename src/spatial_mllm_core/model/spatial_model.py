@@ -39,7 +39,7 @@ from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCac
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
 from spatial_mllm_core.model.prompt import position_after_visual, text_positions, visual_positions
 from spatial_mllm_core.model.question import Question, read_request
-from spatial_mllm_core.tasks.dots import Dots, speaks_of_dots
+from spatial_mllm_core.tasks.dots import Dots, asks_for_letter, speaks_of_dots
 from spatial_mllm_core.tasks.text import narrowed
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 
@@ -307,7 +307,8 @@ class SpatialModel:
         if not self.manifest.dots_w or not speaks_of_dots(question.words):
             return question
         first, *others = request.frames
-        return question.with_dots(self.find_dots(first), self.find_dots(others[-1]) if others else {})
+        later = self.find_dots(others[-1]) if others and asks_for_letter(question.words) else {}
+        return question.with_dots(self.find_dots(first), later)
 
     def _generate(
         self,

@@ -6,15 +6,14 @@ these name a coordinate. Who has found the dots can so ask for what is better le
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from spatial_mllm_core.tasks import depth, object_motion
 from spatial_mllm_core.tasks.correspondence import CORRESPONDENCE, CORRESPONDENCE_CHOICE
-from spatial_mllm_core.tasks.text import format_coordinate
+from spatial_mllm_core.tasks.text import coordinate_to_pixel, format_coordinate
 
 PLAIN = ""
 LABELS = (PLAIN, *CORRESPONDENCE_CHOICE.labels)
@@ -50,7 +49,12 @@ class Asked(NamedTuple):
 
 def speaks_of_dots(words: str) -> bool:
     """Whether a question names a dot in the published words."""
-    return bool(_NAMED.search(words)) or words in _CHOICE_QUESTIONS
+    return bool(_NAMED.search(words)) or asks_for_letter(words)
+
+
+def asks_for_letter(words: str) -> bool:
+    """Whether a question is about dots of the later image, too."""
+    return words in _CHOICE_QUESTIONS
 
 
 def by_coordinates(words: str, first: Dots, later: Dots) -> Asked | None:
@@ -59,7 +63,7 @@ def by_coordinates(words: str, first: Dots, later: Dots) -> Asked | None:
     Args:
         first, later: dots of the image that the question names points of, and of the one that it may ask about.
     """
-    if words in _CHOICE_QUESTIONS:
+    if asks_for_letter(words):
         letters = {label: at for label, at in later.items() if label != PLAIN}
         if PLAIN not in first or len(letters) < 2:
             return None
@@ -72,6 +76,7 @@ def by_coordinates(words: str, first: Dots, later: Dots) -> Asked | None:
 
 def nearest(letters: Dots, coordinate: tuple[float, float], width: int, height: int) -> str:
     """The letter that lies nearest to a coordinate, in pixels of an image."""
-    size = np.array([width, height])
-    offsets = {label: (np.asarray(at) - coordinate) * size for label, at in letters.items()}
-    return min(offsets, key=lambda label: float(np.hypot(*offsets[label])))
+    pixel = coordinate_to_pixel(coordinate, width, height)
+    return min(
+        letters, key=lambda label: math.dist(coordinate_to_pixel(letters[label], width, height), pixel)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from spatial_mllm_core.tasks.dots import LABELS, PLAIN
 from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.model.dot_finder import COLUMNS, HEIGHT, NOWHERE, ROWS, WIDTH
 from spatial_mllm_training.multispa.dots import Dot, draw
-from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
+from spatial_mllm_training.scenes.split import scene_files, validation_files
 
 _SETS = ((), (PLAIN,), ("A", "B"), ("A", "B", "C", "D"))
 """What an image shows: nothing, or the dots of a subtask."""
@@ -44,8 +43,7 @@ class DrawnDotsSource:
     """
 
     def __init__(self, scenes: Path, seed: int, *, validation: bool) -> None:
-        files = scene_files(scenes, held_out=validation)
-        self.files: Sequence[Path] = [file for file in files if seed_of(file) < FIRST_TEST_SEED]
+        self.files = validation_files(scenes) if validation else scene_files(scenes, held_out=False)
         if not self.files:
             raise ValueError(
                 f"'{scenes}' holds no scene of {'validation' if validation else 'training'} seeds; "

@@ -17,23 +17,10 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
-from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD, clip, patchify
+from spatial_mllm_training.model.families.qwen2_5_vl import clip, patchify
 from spatial_mllm_training.model.heads import served_depth
 from spatial_mllm_training.model.matcher import Matcher
-
-
-class _Normalised(nn.Module):
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) as the vision tower takes it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255.0, persistent=False)
-        self.register_buffer(
-            "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
-        )
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+from spatial_mllm_training.model.normalised import Normalised
 
 
 class VisionGraph(nn.Module):
@@ -75,7 +62,7 @@ class VisionGraph(nn.Module):
             pitch = self.patch * self.merge
             places = model.coordinate_code(height // pitch, width // pitch, torch.zeros(()))
         self.register_buffer("places", places, persistent=False)
-        self.normalised = _Normalised()
+        self.normalised = Normalised()
 
     def forward(
         self, image: Tensor, rays: Tensor, has_camera: Tensor, first_image: Tensor | None = None
@@ -166,7 +153,7 @@ class MatcherGraph(nn.Module):
         super().__init__()
         self.matcher = matcher
         self.grid = matcher.size.grid(height, width)
-        self.normalised = _Normalised()
+        self.normalised = Normalised()
 
     def forward(self, image: Tensor) -> Tensor:
         return self.matcher(self.normalised(image)).unflatten(1, self.grid)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatial_mllm_core.tasks.dots import LABELS
 from spatial_mllm_training.model.conv_block import ConvBlock
-from spatial_mllm_training.model.families.qwen2_5_vl import IMAGE_MEAN, IMAGE_STD
+from spatial_mllm_training.model.normalised import Normalised
 
 STRIDE = 4
 WIDTH, HEIGHT = 256, 192
@@ -27,10 +26,7 @@ class DotFinder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None] * 255.0, persistent=False)
-        self.register_buffer(
-            "scale", 1.0 / (torch.tensor(IMAGE_STD)[:, None, None] * 255.0), persistent=False
-        )
+        self.normalised = Normalised()
         self.stem = nn.Sequential(
             nn.Conv2d(3, _STEM, 5, stride=2, padding=2),
             nn.SiLU(),
@@ -40,8 +36,7 @@ class DotFinder(nn.Module):
         self.out = nn.Conv2d(_CHANNELS, len(LABELS), 1)
 
     def forward(self, image_BHW3: Tensor) -> Tensor:
-        x = (image_BHW3.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        scores: Tensor = self.out(self.blocks(self.stem(x))).float()
+        scores: Tensor = self.out(self.blocks(self.stem(self.normalised(image_BHW3)))).float()
         return scores
 
 

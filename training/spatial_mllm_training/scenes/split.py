@@ -19,6 +19,11 @@ def seed_of(scene: Path) -> int:
     return int(scene.stem.split("_")[1])
 
 
+def validation_files(folder: Path) -> list[Path]:
+    """Scene files of the held-out seeds that training may look at, in order."""
+    return [f for f in scene_files(folder, held_out=True) if seed_of(f) < FIRST_TEST_SEED]
+
+
 def scene_files(folder: Path, *, held_out: bool) -> list[Path]:
     """Scene files of the training seeds or of the held-out seeds, in order."""
     files = sorted(folder.glob("scene_*.npz"))

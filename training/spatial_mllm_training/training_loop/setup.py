@@ -25,7 +25,7 @@ from spatial_mllm_training.model.checkpoint import load
 from spatial_mllm_training.model.families.qwen2_5_vl import use_batched_attention, use_linear_patch_embed
 from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.recipes.config import PublishedConfig, TrainConfig
-from spatial_mllm_training.scenes.split import FIRST_TEST_SEED, scene_files, seed_of
+from spatial_mllm_training.scenes.split import scene_files, validation_files
 from spatial_mllm_training.training_loop import adapting
 from spatial_mllm_training.training_loop.batch import Batch, collate
 from spatial_mllm_training.training_loop.pair_source import PairSource
@@ -246,7 +246,7 @@ def _pairs(config: TrainConfig, scenes: Path | None, learner: Learner) -> tuple[
     if scenes is None:
         raise SpatialError(ErrorCode.NO_FRAME, f"recipe '{config.name}' needs scene files: give --scenes")
     training = scene_files(scenes, held_out=False)
-    held_out = [f for f in scene_files(scenes, held_out=True) if seed_of(f) < FIRST_TEST_SEED]
+    held_out = validation_files(scenes)
     if not training or not held_out:
         raise SpatialError(
             ErrorCode.NO_FRAME,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spatial_mllm_core import tasks
@@ -12,6 +14,8 @@ from spatial_mllm_core.tasks import TaskValue
 from spatial_mllm_core.tasks.object_size import MAX_IMAGES
 from spatial_mllm_training.data.tokenizer import CATEGORIES, number_tokens
 
+SCENES = sorted((Path(__file__).parents[2] / "fixtures" / "simulated").glob("scene_*.npz"))
+NOT_ASKED = re.compile("world|robot ")
 POINTS = ((0, 999), (7, 85))
 TRUTHS = {
     "scalar": [TaskValue((v,)) for v in (0.0, 0.009, 1.234, 12.345)],
@@ -95,9 +99,11 @@ def test_images_are_counted_in_whole_tokens(tokenizer):
         assert parts[0] == "Image" and str(n) in parts
 
 
-def test_categories_of_the_stored_rows_are_known(tokenizer, stored_rows):
+def test_categories_of_the_stored_rows_and_scenes_are_known(tokenizer, stored_rows):
     found = {row.spatial.category for row in stored_rows if row.spatial.category}
-    assert len(found) > 5
+    for scene in SCENES:
+        found |= {name for name in np.load(scene)["body_category"].tolist() if not NOT_ASKED.match(name)}
+    assert len(found) > 10
     for category in found:
         assert set(category.split()) <= set(CATEGORIES)
         assert [p.strip() for p in pieces(tokenizer, f" {category}")] == category.split()

@@ -85,6 +85,11 @@ def live(rig, messages):
     for entry in messages[1:]:
         at = play(rig, entry)
         rig.wait("the reward", lambda at=at: at_stamp(rig.rewards, at), 30.0)
+    # topics are not ordered among each other: a large image may come seconds after the small reward
+    for at, _ in messages:
+        for outputs in (rig.depth, rig.confidence, rig.depth_infos):
+            rig.wait("depth, confidence and calibration", lambda a=at, o=outputs: at_stamp(o, a), 30.0)
+    rig.wait("all values", lambda: len(rig.values_only) == len(rig.rewards), 30.0)
     last = messages[-1][0]
     # an action client of rclpy forgets the feedback of a goal once its result is there; the topic does not
     feedback = rig.collect(Ask.Impl.FeedbackMessage, "ask/_action/feedback")

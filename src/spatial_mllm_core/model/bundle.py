@@ -17,9 +17,9 @@ from typing import Any
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSIONS = (1, 2, 3, 4, 5, 6)
-"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching, 6 dots; a bundle is
-of the first format that can say it."""
+FORMAT_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
+"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching, 6 dots, 7 digits; a
+bundle is of the first format that can say it."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
@@ -43,6 +43,7 @@ class Manifest:
         pointers: the coordinates of a question carry what its images show there, see `pointing`.
         deep_pointers: and how far that is.
         matching: questions about several images are told how these belong together, see `told`.
+        told_digits: what deep pointers and matching tell is told in digits, too, see `digits`.
         dots_w, dots_h: size of the image in which dots are found, pixels; 0 where none are.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
@@ -62,6 +63,7 @@ class Manifest:
     pointers: bool
     deep_pointers: bool
     matching: bool
+    told_digits: bool
     dots_w: int
     dots_h: int
     grid_w: int
@@ -89,6 +91,8 @@ class Manifest:
 
     @property
     def _format_version(self) -> int:
+        if self.told_digits:
+            return 7
         if self.dots_w:
             return 6
         if self.matching:
@@ -114,6 +118,7 @@ class Manifest:
                     **({"pointers": True} if self.pointers else {}),
                     **({"deep_pointers": True} if self.deep_pointers else {}),
                     **({"matching": True} if self.matching else {}),
+                    **({"told_digits": True} if self.told_digits else {}),
                     **({"dots": [self.dots_w, self.dots_h]} if self.dots_w else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
@@ -161,6 +166,7 @@ class Manifest:
                 pointers=bool(raw["input"].get("pointers", False)),
                 deep_pointers=bool(raw["input"].get("deep_pointers", False)),
                 matching=bool(raw["input"].get("matching", False)),
+                told_digits=bool(raw["input"].get("told_digits", False)),
                 dots_w=dots_w,
                 dots_h=dots_h,
                 depth_w=int(raw["depth"]["width"]),
@@ -195,6 +201,8 @@ class Manifest:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has deep pointers, but no pointers")
         if manifest.matching and not manifest.deep_pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has matching, but no deep pointers")
+        if manifest.told_digits and not manifest.deep_pointers:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} tells digits, but has no deep pointers")
         if dots_w and not manifest.pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} finds dots, but has no pointers")
         beside = {MATCHER: manifest.matching, DOTS: bool(dots_w)}

@@ -33,6 +33,7 @@ from spatial_mllm_core.model.choosing import (
     chooser,
     coordinate_parts,
 )
+from spatial_mllm_core.model.digits import depth_digits
 from spatial_mllm_core.model.dots import read_dots
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
@@ -356,8 +357,9 @@ class SpatialModel:
         m = self.manifest
         found = pointers(words, self._encode) if m.pointers else []
         if prefix.pair is not None:
-            numbers = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found])
-            embeddings[0] += told.code(numbers, m.hidden)
+            known = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found])
+            codes = told.codes(known, m.hidden, digits=m.told_digits)
+            embeddings[: len(codes)] += codes
         for pointer in found:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
@@ -366,6 +368,8 @@ class SpatialModel:
                 depth_m, _ = prefix.first_lifted
                 there_m = depth_m.ravel()[[cell(pointer.x, pointer.y, *depth_m.shape)]]
                 embeddings[pointer.at] += depth_code(there_m, m.hidden)[0]
+                if m.told_digits:  # the prompt's own words come behind every coordinate
+                    embeddings[pointer.at + 1] += depth_digits(there_m, m.hidden)[0]
         return embeddings
 
     def _words(self, answer: list[int]) -> str:

@@ -3,24 +3,43 @@
 A bundle of matching adds one such code to a question about several images, at its first token: of the place that it
 names first or, where it names none, of the camera. It stands to a small language model as the rays of a camera do:
 geometry that it need not learn to compute. At the last token, off which the answer is read, directions took one and
-a half times the questions.
+a half times the questions. A bundle that is told digits has those of the same numbers at the second token (`digits`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_core.model.digits import digit_code
 from spatial_mllm_core.model.pointing import sinusoids
-from spatial_mllm_core.tasks.text import COORDINATE_SCALE
+from spatial_mllm_core.tasks.text import COORDINATE_SCALE, whole, whole_coordinate, whole_mm
 from spatial_mllm_core.two_view.view_pair import CameraMovement, Place, ViewPair
 
 COUNT = 8
 Numbers = tuple[float, ...]
-"""`COUNT` of them from 0 to 1000, each in a part of its own of the code; NaN, which leaves its part 0: not known."""
-NOTHING: Numbers = (float("nan"),) * COUNT
+"""`COUNT` of them, each in a part of its own of a code; NaN, which leaves its part 0: not known."""
+_UNKNOWN: Numbers = (float("nan"),) * COUNT
+
+
+class Told(NamedTuple):
+    """What is told of two images.
+
+    Attributes:
+        shares: from 0 to 1000, by what ratios of lengths and angles matter.
+        spelled: how large the same are as answers spell them, without signs: whole millimetres, degrees and
+            coordinates.
+    """
+
+    shares: Numbers = _UNKNOWN
+    spelled: Numbers = _UNKNOWN
+
+
+NOTHING = Told()
+SPELLED_DIGITS = 4
 SCALE = 2.0
 """Amplitude of a code, as that of depths."""
 _RAMP_SHARE, _RAMP = 8, 150.0
@@ -30,29 +49,43 @@ FINEST_DEG, FARTHEST_DEG = 1.0, 180.0
 _HALF = COORDINATE_SCALE / 2
 
 
-def of_question(pair: ViewPair, coordinates: Sequence[tuple[float, float]]) -> Numbers:
+def of_question(pair: ViewPair, coordinates: Sequence[tuple[float, float]]) -> Told:
     """What a question is told that names these coordinates (0 to 1000) of the first image."""
     for x, y in coordinates:
         return of_place(pair.place(x / COORDINATE_SCALE, y / COORDINATE_SCALE))
     return of_camera(pair.movement)
 
 
-def of_camera(movement: CameraMovement | None) -> Numbers:
+def of_camera(movement: CameraMovement | None) -> Told:
     """x, y, z, distance, yaw, pitch, share of matches that agree; nothing where nobody knows."""
     if movement is None:
         return NOTHING
     turns = _signed(np.asarray(movement.turn_deg, np.float64), FINEST_DEG, FARTHEST_DEG)
-    return _filled([*_movement(movement.offset_m), *turns, movement.inliers * COORDINATE_SCALE])
+    shares = [*_movement(movement.offset_m), *turns, movement.inliers * COORDINATE_SCALE]
+    degrees = [whole(abs(turn)) for turn in movement.turn_deg]
+    return Told(_filled(shares), _filled([*_millimetres(movement.offset_m), *degrees]))
 
 
-def of_place(place: Place) -> Numbers:
+def of_place(place: Place) -> Told:
     """x and y in the later image, how sure, whether mutual; x, y, z and length of its movement where it is known."""
-    found = [*place.there, place.share, float(place.is_mutual)]
-    numbers = [COORDINATE_SCALE * number for number in found]
-    return _filled(numbers if place.moved_m is None else [*numbers, *_movement(place.moved_m)])
+    x, y = place.there
+    shares = [COORDINATE_SCALE * number for number in (x, y, place.share, float(place.is_mutual))]
+    spelled = [*map(float, whole_coordinate((x * COORDINATE_SCALE, y * COORDINATE_SCALE))), *_UNKNOWN[:2]]
+    if place.moved_m is not None:
+        shares += _movement(place.moved_m)
+        spelled += _millimetres(place.moved_m)
+    return Told(_filled(shares), _filled(spelled))
 
 
-def code(numbers: Numbers, width: int) -> NDArray[np.float32]:
+def codes(of: Told, width: int, *, digits: bool) -> NDArray[np.float32]:
+    """(1, width) or, with digits, (2, width): what is added to the first tokens of a question."""
+    found = [_share_code(of.shares, width)]
+    if digits:
+        found.append(digit_code(of.spelled, width, SPELLED_DIGITS))
+    return np.stack(found)
+
+
+def _share_code(numbers: Numbers, width: int) -> NDArray[np.float32]:
     """(width,) sinusoids of each number, and its side of 500, in a part of its own."""
     each = width // COUNT
     ramps = each // _RAMP_SHARE
@@ -67,8 +100,13 @@ def code(numbers: Numbers, width: int) -> NDArray[np.float32]:
     return out
 
 
-def _filled(numbers: list[float]) -> Numbers:
-    return (*map(float, numbers), *NOTHING[len(numbers) :])
+def _filled(numbers: Sequence[float]) -> Numbers:
+    return (*map(float, numbers), *_UNKNOWN[len(numbers) :])
+
+
+def _millimetres(vector_m: NDArray[np.floating]) -> list[float]:
+    """Of x, y, z and length, without signs."""
+    return [float(whole_mm(abs(length_m))) for length_m in (*vector_m.tolist(), np.linalg.norm(vector_m))]
 
 
 def _movement(vector_m: NDArray[np.floating]) -> list[float]:

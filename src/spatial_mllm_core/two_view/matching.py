@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
+_NEVER = np.float32(-1e9)
 _NEAR = 1
 """Cells around the likeliest one, of which the place is the mean."""
 
@@ -38,10 +39,17 @@ def centres(rows: int, columns: int) -> Float32:
     return np.asarray(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), np.float32)
 
 
-def match(first_hwC: Float32, later_hwC: Float32) -> Matches:
-    """Match the cells of two images by the softmax over their features' inner products."""
+def match(first_hwC: Float32, later_hwC: Float32, may_be: NDArray[np.bool_] | None = None) -> Matches:
+    """Match the cells of two images by the softmax over their features' inner products.
+
+    Args:
+        may_be: (N, M) which cells of the later image each of the first one is looked for in; None: in all. What is
+            looked for in none has a place that means nothing, and is not mutual.
+    """
     rows, columns = later_hwC.shape[:2]
     logits = first_hwC.reshape(-1, first_hwC.shape[2]) @ later_hwC.reshape(-1, later_hwC.shape[2]).T
+    if may_be is not None:
+        logits = np.where(may_be, logits, _NEVER)
     likeliest = logits.argmax(axis=1)
     parts = np.exp(logits - logits.max(axis=1, keepdims=True))
     parts /= parts.sum(axis=1, keepdims=True)
@@ -53,7 +61,10 @@ def match(first_hwC: Float32, later_hwC: Float32) -> Matches:
     across = first_hwC.shape[1]
     here = np.arange(len(logits))
     off = np.maximum(np.abs(back % across - here % across), np.abs(back // across - here // across))
-    return Matches(places.astype(np.float32), shares, off <= 1)
+    is_mutual = off <= 1
+    if may_be is not None:
+        is_mutual &= may_be.any(axis=1)
+    return Matches(places.astype(np.float32), shares, is_mutual)
 
 
 def _neighbours(cells: NDArray[np.integer], rows: int, columns: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,10 @@ from spatial_mllm_core.two_view.upright import up_direction
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+
+GUIDED_RADII = 0.3, 0.15
+"""How far from where the pose of before puts them cells are looked for again, in units of the focal length."""
+_NEAREST_M = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +107,38 @@ class ViewPair:
         """Of the later camera; None without cameras, or where the images do not tell."""
         if self.first.token_rays is None or self.later.token_rays is None:
             return None
-        found = self.matches.is_mutual
+        pose = first_pose = self._fitted(self.matches)
+        for radius in GUIDED_RADII:
+            if pose is None or first_pose is None or pose.is_still:
+                break
+            better = self._fitted(self._guided(pose, radius))
+            pose = pose if better is None else replace(better, inliers=first_pose.inliers)
+        return pose
+
+    def _fitted(self, matches: Matches) -> RelativePose | None:
+        found = matches.is_mutual
         here = centres(*self.first.features.shape[:2])[found]
-        there = self.matches.places[found]
+        there = matches.places[found]
         return relative_pose(
             self.first.points_at(here),
             self.first.rays_at(here),
             self.later.points_at(there),
             self.later.rays_at(there),
         )
+
+    def _guided(self, pose: RelativePose, radius: float) -> Matches:
+        """Matches of cells with those that lie near where the pose puts them ("guided matching": Hartley and Zisserman,
+        Multiple View Geometry, 2nd edition, algorithm 4.6)."""
+        first, later = self.first, self.later
+        in_later = (first.points_at(centres(*first.features.shape[:2])) - pose.first_from_later[:3, 3]) @ (
+            pose.first_from_later[:3, :3]
+        )
+        is_before = in_later[:, 2] > _NEAREST_M
+        put_at = np.asarray(in_later[:, :2] / np.where(is_before, in_later[:, 2], 1.0)[:, None], np.float32)
+        put_at[~is_before] = np.inf
+        rays = np.asarray(later.rays_at(centres(*later.features.shape[:2])), np.float32)
+        across, down = put_at[:, 0, None] - rays[:, 0], put_at[:, 1, None] - rays[:, 1]
+        return match(first.features, later.features, across * across + down * down < np.float32(radius**2))
 
     def turn_deg(self, pose: RelativePose) -> tuple[float, float]:
         """(yaw, pitch) about what both images take for up, see `camera_turn_deg`."""

@@ -60,6 +60,9 @@ def test_the_shipped_bundle_verifies_and_its_manifest_round_trips(bundle_folder)
     assert (bundle_folder / "MODEL_CARD.md").is_file()
 
 
+BEFORE_MATCHING = {"matching": False, "told_digits": False, "dots_w": 0, "dots_h": 0}
+
+
 @pytest.mark.parametrize(
     ("has", "version"),
     [
@@ -75,7 +78,7 @@ def test_a_manifest_is_of_the_first_format_that_can_say_it(bundle_folder, has, v
     features = dict(zip(("clips", "pointers", "deep_pointers"), has, strict=True))
     manifest = open_bundle(bundle_folder).manifest
     plain = dataclasses.replace(manifest.prompt, named_letters=False)
-    manifest = dataclasses.replace(manifest, prompt=plain, matching=False, dots_w=0, dots_h=0, **features)
+    manifest = dataclasses.replace(manifest, prompt=plain, **BEFORE_MATCHING, **features)
     text = manifest.to_json()
     assert json.loads(text)["format_version"] == version
     assert Manifest.from_json(text, "copy") == manifest
@@ -86,7 +89,7 @@ def test_letters_for_named_points_are_the_fourth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     for letters in (False, True):
         prompt = dataclasses.replace(manifest.prompt, named_letters=letters)
-        text = dataclasses.replace(manifest, prompt=prompt, matching=False, dots_w=0, dots_h=0).to_json()
+        text = dataclasses.replace(manifest, prompt=prompt, **BEFORE_MATCHING).to_json()
         raw = json.loads(text)
         assert (raw["format_version"] == 4) == ("named_letters" in raw["prompt"]) == letters
         assert Manifest.from_json(text, "copy").prompt == prompt
@@ -96,7 +99,8 @@ def test_matching_is_the_fifth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     files = {**manifest.files, MATCHER: ("0" * 64, 1)}
     for matching in (False, True):
-        text = dataclasses.replace(manifest, matching=matching, files=files, dots_w=0, dots_h=0).to_json()
+        has = {**BEFORE_MATCHING, "matching": matching}
+        text = dataclasses.replace(manifest, files=files, **has).to_json()
         assert (json.loads(text)["format_version"] == 5) == matching
         assert Manifest.from_json(text, "copy").matching == matching
 
@@ -114,11 +118,29 @@ def test_dots_are_the_sixth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     files = {**manifest.files, DOTS: ("0" * 64, 1), MATCHER: ("0" * 64, 1)}
     for size in ((0, 0), (256, 192)):
-        text = dataclasses.replace(manifest, dots_w=size[0], dots_h=size[1], files=files).to_json()
+        has = {"told_digits": False, "dots_w": size[0], "dots_h": size[1]}
+        text = dataclasses.replace(manifest, files=files, **has).to_json()
         raw = json.loads(text)
         assert (raw["format_version"] == 6) == ("dots" in raw["input"]) == (size != (0, 0))
         read = Manifest.from_json(text, "copy")
         assert (read.dots_w, read.dots_h) == size
+
+
+def test_digits_are_the_seventh_format(bundle_folder):
+    manifest = open_bundle(bundle_folder).manifest
+    for digits in (False, True):
+        text = dataclasses.replace(manifest, told_digits=digits).to_json()
+        raw = json.loads(text)
+        assert (raw["format_version"] == 7) == ("told_digits" in raw["input"]) == digits
+        assert Manifest.from_json(text, "copy").told_digits == digits
+
+
+def test_digits_of_nothing_that_is_told_are_refused(copy):
+    edit_manifest(
+        copy, lambda raw: raw["input"].update(told_digits=True, deep_pointers=False, matching=False)
+    )
+    fault = fault_of(copy)
+    assert fault.code is ErrorCode.BAD_MANIFEST and "tells digits" in fault.sentence
 
 
 @pytest.mark.parametrize("size", [[256, 0], [-4, -4], [256], [9000, 192], "many"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import sinusoids
-from spatial_mllm_core.model.told import COUNT, code, of_camera, of_place
+from spatial_mllm_core.model.told import COUNT, codes, of_camera, of_place
 from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
+from spatial_mllm_core.two_view import view_pair
 from spatial_mllm_core.two_view.matching import centres
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from tests.core.two_view.conftest import CELLS_H, CELLS_W, GRID_H, GRID_W, HEIGHT, WIDTH, looking, seen_by
@@ -55,14 +58,43 @@ def test_cameras_may_differ(view_of, camera):
     assert np.linalg.norm(pose.first_from_later[:3, 3] - camera_displacement_m(first, later)) < 0.06
 
 
+def test_a_pose_guides_matches_where_much_looks_alike(view_of, camera, monkeypatch):
+    """Most of what a cell looks like repeats every 0.7 m, and depths are off by a tenth."""
+    offs = {guided: [] for guided in (True, False)}
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        first = looking((0.0, 0.0, 1.4), 0.0, -35.0)
+        later = looking(rng.uniform((-0.4, -0.3, 1.2), (0.4, 0.3, 1.6)), rng.uniform(-15, 15), -35.0)
+        views = [repeating(view_of(camera, pose), camera, pose) for pose in (first, later)]
+        for guided, found in offs.items():
+            monkeypatch.setattr(view_pair, "GUIDED_RADII", (0.3, 0.15) if guided else ())
+            pose = ViewPair(*views).pose
+            found.append(np.linalg.norm(pose.first_from_later[:3, 3] - camera_displacement_m(first, later)))
+            # of all matches, however many of those that the pose guides agree with it
+            assert 0.0 < pose.inliers < 0.3
+    assert np.median(offs[True]) < 0.1 < 0.2 < np.median(offs[False])
+
+
+def repeating(view, camera, pose):
+    """A view whose cells look like others 0.7 m away."""
+    points, _ = seen_by(camera, pose, centres(CELLS_H, CELLS_W).astype(np.float64))
+    waves = np.random.default_rng(1).integers(-3, 4, (3, 256)) * 2.0 * np.pi / 0.7
+    rng = np.random.default_rng(int(1e6 * abs(pose[0, 3])))
+    alike = (np.cos(points @ waves) + rng.normal(0, 1.5, (len(points), 256))) * np.sqrt(2.0 / 256 * 30.0)
+    own = view.features.reshape(len(points), -1) * np.sqrt(0.05)
+    depth_m = view.depth_m * np.exp(rng.normal(0, 0.1, view.depth_m.shape))
+    features = (alike + own).reshape(CELLS_H, CELLS_W, -1)
+    return replace(view, features=features.astype(np.float32), depth_m=depth_m.astype(np.float32))
+
+
 def test_without_cameras_only_places_are_told(view_of, camera):
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.0, 1.4), 4.0, -35.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later, known=False))
     assert pair.pose is None
-    assert not code(of_camera(pair.movement), WIDE).any()
-    told = code(of_place(pair.place(0.5, 0.5)), WIDE)
-    assert told[: 4 * EACH].any()
-    assert not told[4 * EACH :].any()
+    assert not codes(of_camera(pair.movement), WIDE, digits=True).any()
+    told = codes(of_place(pair.place(0.5, 0.5)), WIDE, digits=True)
+    assert told[:, : 2 * EACH].any(axis=1).all()
+    assert not told[:, 4 * EACH :].any()
 
 
 def test_images_of_different_rooms_have_no_pose(camera):
@@ -101,7 +133,7 @@ def test_codes_hold_what_happened(view_of, camera):
     """Each number in a part of its own; what stands still has moved by no more than half a cell."""
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.1, 1.35), 6.0, -37.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later))
-    *at, yaw, pitch, inliers, _ = read(code(of_camera(pair.movement), WIDE))
+    *at, yaw, pitch, inliers, _ = read(codes(of_camera(pair.movement), WIDE, digits=False)[0])
     offset = pair.pose.first_from_later[:3, 3]
     np.testing.assert_allclose(at[:3], signed(offset, 0.02, 8.0), atol=1.0)
     np.testing.assert_allclose(offset, camera_displacement_m(first, later), atol=0.05)
@@ -115,7 +147,9 @@ def test_codes_hold_what_happened(view_of, camera):
     place = centres(CELLS_H, CELLS_W)[[cell]].astype(np.float64)
     in_world, _ = seen_by(camera, first, place)
     there = camera.project((in_world - later[:3, 3]) @ later[:3, :3])[0] + 0.5
-    x, y, share, mutual, *moved, distance = read(code(of_place(pair.place(*place[0])), WIDE))
+    x, y, share, mutual, *moved, distance = read(
+        codes(of_place(pair.place(*place[0])), WIDE, digits=False)[0]
+    )
     np.testing.assert_allclose((x, y), there / (WIDTH, HEIGHT) * 1000, atol=12)
     assert share > 500
     assert mutual == 1000

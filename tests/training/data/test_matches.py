@@ -94,3 +94,15 @@ def test_samples_have_the_map_where_it_is_asked_for(tokenizer, grid):
     assert (second.matches is None) == (grid is None)
     if grid:
         assert second.matches.shape == (1, *grid, 3)
+
+
+def test_far_pairs_see_as_little_of_each_other_as_those_of_multispa():
+    """Where the scene has such cameras; other pairs stay, and what is still stays still."""
+    shares = {far: [] for far in (0.0, 1.0)}
+    for far, found in shares.items():
+        for (first, second), _ in drawn(range(60), still_camera=0.3, far=far):
+            if first.camera != second.camera:
+                found.append(np.isfinite(match_map(first, second, 9, 12)[..., 0]).mean())
+    inside = {far: np.mean([0.1 <= s <= 0.52 for s in found]) for far, found in shares.items()}
+    assert len(shares[0.0]) == len(shares[1.0]) > 20
+    assert inside[1.0] > inside[0.0] + 0.1

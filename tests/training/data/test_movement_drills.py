@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.model.told import COUNT, code
+from spatial_mllm_core.model.told import COUNT, Told, codes
 from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.movement_drills import movement_question
 from spatial_mllm_training.model.matcher import MatcherSize
@@ -27,7 +28,9 @@ SCENES = sorted((Path(__file__).parents[2] / "fixtures" / "simulated").glob("sce
 def learner():
     smoke = RECIPES["smoke"]()
     matcher = MatcherSize(stem=8, channels=16, dilations=(1,), features=16)
-    model = dataclasses.replace(smoke.model, pointers=True, deep_pointers=True, matcher=matcher)
+    model = dataclasses.replace(
+        smoke.model, pointers=True, deep_pointers=True, matcher=matcher, told_digits=True
+    )
     return build_learner(dataclasses.replace(smoke, model=model))
 
 
@@ -43,7 +46,7 @@ def degrees(number):
 
 
 def questions(name, count=400):
-    """(numbers that are told, parsed answer) of the drills of one task."""
+    """(what is told, parsed answer) of the drills of one task."""
     rng = np.random.default_rng(0)
     found = []
     task = tasks.get(name)
@@ -66,20 +69,20 @@ def questions(name, count=400):
 def test_directions_are_the_signs(name, axis):
     plus, minus = tasks.get(name).labels
     for told, answer in questions(name):
-        assert answer.label == (plus if told[axis] > 500 else minus)
+        assert answer.label == (plus if told.shares[axis] > 500 else minus)
 
 
 @pytest.mark.parametrize(("name", "at"), [("yaw_movement", 4), ("pitch_movement", 5)])
 def test_turns_are_the_signs_of_their_angles(name, at):
     plus, minus = tasks.get(name).labels
     for told, answer in questions(name):
-        assert answer.label == (plus if told[at] > 500 else minus)
+        assert answer.label == (plus if told.shares[at] > 500 else minus)
 
 
 @pytest.mark.parametrize(("name", "at"), [("yaw_angle", 4), ("pitch_angle", 5)])
 def test_angles_are_told_in_degrees(name, at):
     for told, answer in questions(name):
-        assert answer.values[0] == pytest.approx(abs(degrees(told[at])), abs=0.51)
+        assert answer.values[0] == pytest.approx(abs(degrees(told.shares[at])), abs=0.51)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,9 @@ def test_angles_are_told_in_degrees(name, at):
 )
 def test_vectors_are_told_in_metres(name, start):
     for told, answer in questions(name):
-        np.testing.assert_allclose(answer.values, [metres(n) for n in told[start : start + 3]], atol=6e-4)
+        np.testing.assert_allclose(
+            answer.values, [metres(n) for n in told.shares[start : start + 3]], atol=6e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -95,31 +100,56 @@ def test_vectors_are_told_in_metres(name, start):
 )
 def test_lengths_are_told_by_their_logarithm(name, at):
     for told, answer in questions(name):
-        assert answer.values[0] == pytest.approx(0.005 * 1600 ** (told[at] / 1000), rel=0.02, abs=6e-4)
+        assert answer.values[0] == pytest.approx(0.005 * 1600 ** (told.shares[at] / 1000), rel=0.02, abs=6e-4)
 
 
 def test_places_are_told_as_they_are_said():
     for told, answer in questions("visual_correspondence_coor_2_coor"):
-        np.testing.assert_allclose(answer.values, told[:2], atol=0.51)
+        np.testing.assert_allclose(answer.values, told.shares[:2], atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "unit"),
+    [
+        ("total_distance", [3], 1000),
+        ("displacement_vector", [0, 1, 2], 1000),
+        ("yaw_angle", [4], 1),
+        ("pitch_angle", [5], 1),
+        ("visual_correspondence_coor_2_coor", [0, 1], 1),
+        ("tapvid3d_total_distance_coord_pstudio", [7], 1000),
+        ("tapvid3d_displacement_vector_coord_adt", [4, 5, 6], 1000),
+    ],
+)
+def test_what_is_told_in_digits_is_what_answers_spell(name, at, unit):
+    for told, answer in questions(name):
+        spelled = [told.spelled[i] for i in at]
+        np.testing.assert_allclose(np.abs(answer.values) * unit, spelled, atol=1e-6)
 
 
 @torch.no_grad()
-def test_the_decoder_hears_them_at_the_first_word(learner, tmp_path):
+def test_the_decoder_hears_them_at_the_first_two_tokens(learner, tmp_path):
     source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
     batch = collate([source.sample(1), source.sample(3), source.sample(4)], learner.pad_id)
     heard = embedded(learner.model, batch) - learner.model.hf.get_input_embeddings()(batch.ids)
-    assert batch.told_numbers.shape == (16, COUNT)
+    assert batch.told_numbers.shape == (16, 2, COUNT)
     rows = batch.told_pairs[:, 0].tolist()
     assert set(rows) == {0, 1}  # the third one is about depths
     expected = torch.zeros_like(heard)
     for (row, token), numbers in zip(batch.told_pairs.tolist(), batch.told_numbers.tolist(), strict=True):
         assert token == 0 or batch.positions[0, row, token] == 0 < batch.positions[0, row, token - 1]
-        expected[row, token] = torch.from_numpy(code(tuple(numbers), heard.shape[-1]))
+        told = codes(Told(*map(tuple, numbers)), heard.shape[-1], digits=True)
+        assert len(told) == 2 and told.any(axis=1).all()
+        expected[row, token : token + 2] = torch.from_numpy(told)
     torch.testing.assert_close(heard[:2], expected[:2], atol=1e-5, rtol=0)
     batch.save(tmp_path / "batch.safetensors")
     again = Batch.read(tmp_path / "batch.safetensors")
     assert torch.equal(again.told_pairs, batch.told_pairs)
     torch.testing.assert_close(again.told_numbers, batch.told_numbers, equal_nan=True)
+    old = {**load_file(tmp_path / "batch.safetensors"), "told_numbers": batch.told_numbers[:, 0].contiguous()}
+    save_file(old, tmp_path / "old.safetensors")
+    before = Batch.read(tmp_path / "old.safetensors").told_numbers
+    torch.testing.assert_close(before[:, 0], batch.told_numbers[:, 0], equal_nan=True)
+    assert before.shape == batch.told_numbers.shape and before[:, 1].isnan().all()
 
 
 @pytest.mark.parametrize("matcher", [None, MatcherSize(stem=8, channels=16, dilations=(1,), features=16)])
@@ -144,16 +174,17 @@ def test_drills_behind_images_are_told_what_they_say_and_not_what_is_seen(learne
     assert drilled.pairs == plain.pairs and not plain.told_pairs and len(drilled.told_pairs) == 3
     size = len(plain.ids)
     assert np.array_equal(drilled.ids[:size], plain.ids)
-    for token, numbers in drilled.told_pairs:
-        assert token >= size and len(numbers) == COUNT
+    for token, told in drilled.told_pairs:
+        assert token >= size and len(told.shares) == len(told.spelled) == COUNT
         assert drilled.owner[token] > drilled.owner[token - 1] and drilled.seen[token] == 2
         assert drilled.positions[0, token] > drilled.positions[0, :size].min()
     batch = collate([drilled], learner.pad_id)
     shown = embedded(learner.model.eval(), batch)
     without = embedded(learner.model, dataclasses.replace(batch, told_pairs=batch.told_pairs[:0]))
-    for (_, token), (_, numbers) in zip(batch.told_pairs.tolist(), drilled.told_pairs, strict=True):
-        carried = (shown - without)[0, token].detach()
-        torch.testing.assert_close(carried, torch.from_numpy(code(numbers, len(carried))), atol=1e-4, rtol=0)
+    for (_, token), (_, told) in zip(batch.told_pairs.tolist(), drilled.told_pairs, strict=True):
+        carried = (shown - without)[0, token : token + 2].detach()
+        expected = torch.from_numpy(codes(told, carried.shape[-1], digits=True))
+        torch.testing.assert_close(carried, expected, atol=1e-4, rtol=0)
 
 
 def test_only_a_model_of_matching_is_told_behind_images():

@@ -105,6 +105,15 @@ def test_the_command_prints_a_table_and_writes_figures(bundle, tmp_path, capsys)
     assert set(found["figures"]["x_movement"]) == {"right_percent", "standard_error", "one_answer_percent"}
 
 
+def test_far_pairs_can_be_asked_for(monkeypatch, bundle):
+    drawn = []
+    known = two_views.ViewPairs
+    monkeypatch.setattr(two_views, "ViewPairs", lambda *a, **k: drawn.append(a[1]) or known(*a, **k))
+    arguments = ["matches", "--bundle", str(bundle), "--scenes", str(SCENES), "--test", "--pairs", "1"]
+    assert main([*arguments, "--far"]) == main(arguments) == 0
+    assert [config.far for config in drawn] == [1.0, 0.0]
+
+
 def test_faults_are_one_sentence(bundle, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["matches", "--bundle", str(bundle), "--scenes", str(tmp_path / "empty")]) == 2
@@ -123,7 +132,7 @@ def test_two_frames_are_compared_by_the_runtime(bundle):
     pair = model.compare(one, two)
     rows, columns = model.manifest.height // 4, model.manifest.width // 4
     assert pair.first.features.shape == (rows, columns, 16)
-    assert len(of_camera(pair.movement)) == COUNT
+    assert len(of_camera(pair.movement).shares) == COUNT
     assert model.compare(one, two) is pair  # kept with its prefix
     with pytest.raises(SpatialError) as fault:
         model.compare(one, one)

@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.frames.frame import Frame
+from spatial_mllm_core.model.digits import depth_digits
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
@@ -35,6 +36,7 @@ KINDS = {
     "pointers": {},
     "deep": {"deep_pointers": True},
     "matching": {"deep_pointers": True, "matcher": MATCHER},
+    "digits": {"deep_pointers": True, "matcher": MATCHER, "told_digits": True},
 }
 
 
@@ -100,24 +102,28 @@ def test_a_coordinate_carries_what_the_first_and_last_image_show_there(learner):
         )
 
     def far(sample, x, y):
-        """What the first image of a sample adds by its depth."""
-        if not model.deep_pointers:
-            return 0.0
-        there = depths_m[sample][int(y / 1000 * 8 * GRID_H), int(x / 1000 * 8 * GRID_W)]
-        return depth_code(np.array([there]), maps.shape[-1])[0]
+        """What the first image of a sample adds by its depth, and what it adds to the next token."""
+        there = depths_m[sample][[int(y / 1000 * 8 * GRID_H)], [int(x / 1000 * 8 * GRID_W)]]
+        width = maps.shape[-1]
+        return (
+            depth_code(there, width)[0] if model.deep_pointers else 0.0,
+            depth_digits(there, width)[0] if model.told_digits else np.zeros(width),
+        )
 
     two = ((40, 999), (500, 300))
     expected = [
-        (0, [*(at(0, *p) + far(0, *p) for p in two), *(at(0, *p) + at(1, *p) + far(0, *p) for p in two)]),
-        (1, [at(2, 7, 7) + far(1, 7, 7)]),
-        (2, []),
+        (0, [*((at(0, *p), far(0, *p)) for p in two), *((at(0, *p) + at(1, *p), far(0, *p)) for p in two)]),
+        (1, [(at(2, 7, 7), far(1, 7, 7))]),
+        (2, [(0.0, (0.0, 0.0))]),  # no image, no look
     ]
     for row, values in expected:
-        changed = added[row].abs().amax(-1) > 1e-6
-        assert int(changed.sum()) == len(values)
-        for place, value in zip(changed.nonzero()[:, 0].tolist(), values, strict=True):
-            np.testing.assert_allclose(added[row, place].numpy(), value, atol=2e-3)
-            assert learner.tokenizer.decode([int(batch.ids[row, place])]).strip() == "]"
+        ends = ["]" in learner.tokenizer.decode([token]) for token in batch.ids[row].tolist()]
+        left = added[row].numpy()
+        for place, (look, (depth, digits)) in zip(np.flatnonzero(ends), values, strict=True):
+            np.testing.assert_allclose(left[place], look + depth, atol=2e-3)
+            np.testing.assert_allclose(left[place + 1], digits, atol=2e-3)
+            left[place : place + 2] = 0.0
+        assert np.abs(left).max(initial=0.0) < 1e-6
 
 
 @torch.no_grad()
@@ -131,6 +137,7 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     runtime = SpatialModel.load(folder)
     assert runtime.manifest.pointers and runtime.manifest.clips
     assert runtime.manifest.deep_pointers == learner.model.deep_pointers
+    assert runtime.manifest.told_digits == learner.model.told_digits
     pictures = views(images)
     frames = tuple(Frame(i + 1, "optical", image, CAMERA) for i, image in enumerate(pictures))
     words = runtime._question(AskRequest(task, frames, ((95.5, 71.5),))).words

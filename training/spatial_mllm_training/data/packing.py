@@ -22,7 +22,7 @@ from spatial_mllm_core.model.prompt import (
     text_positions,
     visual_positions,
 )
-from spatial_mllm_core.model.told import Numbers
+from spatial_mllm_core.model.told import Told
 from spatial_mllm_core.tasks.text import lettered, widened
 from spatial_mllm_training.supervision.targets import RowTargets
 
@@ -125,7 +125,7 @@ class PackedQuestion:
     image_count: int
     choices: tuple[str, ...] = ()
     told_m: tuple[float, ...] = ()
-    told_pair: Numbers = ()
+    told_pair: Told | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ class Sample:
         apart: every image is the first and only one of a prompt of its own.
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
-        told_pairs: (token, numbers) of what is told about two images whatever is seen.
+        told_pairs: (token, numbers of both kinds) of what is told about two images whatever is seen.
         pairs: (token, image, coordinates) of questions about several images: their first token, the last of the
             images, and what they name.
     """
@@ -160,7 +160,7 @@ class Sample:
     apart: bool = False
     pointers: tuple[tuple[int, int, int, int], ...] = ()
     told: tuple[tuple[int, float], ...] = ()
-    told_pairs: tuple[tuple[int, Numbers], ...] = ()
+    told_pairs: tuple[tuple[int, Told], ...] = ()
     pairs: tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...] = ()
 
     def mask(self) -> NDArray[np.bool_]:
@@ -203,7 +203,7 @@ def pack(
     owner = len(images)
     pointing: list[tuple[int, int, int, int]] = []
     told: list[tuple[int, float]] = []
-    told_pairs: list[tuple[int, Numbers]] = []
+    told_pairs: list[tuple[int, Told]] = []
     pairs: list[tuple[int, int, tuple[tuple[int, int], ...]]] = []
     for index, question in enumerate(questions):
         if form.words.named_letters:
@@ -219,7 +219,7 @@ def pack(
             told += [(len(blocks.ids) + p.at, z) for p, z in zip(found, question.told_m, strict=True)]
         shown = sorted({0, question.image_count - 1}) if question.image_count else ()
         pointing += [(len(blocks.ids) + p.at, image, p.x, p.y) for p in found for image in shown]
-        if question.told_pair:
+        if question.told_pair is not None:
             told_pairs.append((len(blocks.ids), question.told_pair))
         elif question.image_count > 1:
             pairs.append((len(blocks.ids), question.image_count - 1, tuple((p.x, p.y) for p in found)))

@@ -25,6 +25,8 @@ class PairConfig:
         dotted: share of samples whose images carry dots, with a question or two about them.
         served_template: probability of the template that the runtime serves.
         still_camera, same_time: shares of pairs with an unmoved camera, with an unmoved scene.
+        far: share of pairs of a moved camera that see as little of each other as those of MultiSPA, where the scene has
+            such cameras.
         smallest_crop, aspect: of the window of the source that an image shows, see `views.Crop.random`.
         own_crops: share of pairs whose images have a window each, as from two cameras; others share one.
         camera_dropout: share of samples that are shown without their cameras.
@@ -45,6 +47,7 @@ class PairConfig:
     served_template: float = 0.75
     still_camera: float = 0.7
     same_time: float = 0.1
+    far: float = 0.0
     smallest_crop: float = 0.75
     aspect: float = 1.15
     own_crops: float = 0.5

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.errors import ErrorCode, SpatialError, one_line
 from spatial_mllm_training.augment.draws import is_held_out
+from spatial_mllm_training.data.matches import match_map
 from spatial_mllm_training.data.packing import LeftOutError
 from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.scene_view import SceneView
@@ -24,6 +26,10 @@ from spatial_mllm_training.mapped_npz import map_npz
 from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
 
 WINDOW_TRIES = 32
+FAR_SEEN_SHARES = 0.1, 0.52
+"""Of a first image's cells that a far one shows, too: where 6 to 35 % of the places of two like images are common
+ones, as in MultiSPA's pairs (papers.md 2.1), 0.11 to 0.52 of each are."""
+_SHARE_CELLS = 9, 12
 
 
 class ViewPairs:
@@ -66,10 +72,13 @@ class ViewPairs:
         source = CameraModel.from_k(np.asarray(scene["k"], np.float64), width, height)
         first = self._window(rng, source)
         second = self._window(rng, source) if self.augment and rng.random() < cfg.own_crops else first
-        return (
+        views = (
             SceneView(scene, t1, c1, first[0], cfg.width, cfg.height),
             SceneView(scene, t2, c2, second[0], cfg.width, cfg.height),
-        ), (first[1], second[1])
+        )
+        if not still and cfg.far and rng.random() < cfg.far:
+            views = views[0], _far(rng, *views)
+        return views, (first[1], second[1])
 
     def images(self, rng: np.random.Generator, views: tuple[SceneView, SceneView]) -> list[NDArray[np.uint8]]:
         """What the windows show, in the colours of one camera."""
@@ -92,6 +101,17 @@ class ViewPairs:
             if not is_held_out(camera, HELD_OUT_HFOV_DEG):
                 return crop, camera
         raise LeftOutError(f"every one of {WINDOW_TRIES} windows has a field of view that is held out")
+
+
+def _far(rng: np.random.Generator, first: SceneView, second: SceneView) -> SceneView:
+    """The second view by another camera, if need be, that shows little of the first; as it is where none does."""
+    others = rng.permutation(np.delete(np.arange(len(second.scene["world_from_camera"])), first.camera))
+    for camera in others.tolist():
+        view = replace(second, camera=camera)
+        seen = np.isfinite(match_map(first, view, *_SHARE_CELLS)[..., 0]).mean()
+        if FAR_SEEN_SHARES[0] <= seen <= FAR_SEEN_SHARES[1]:
+            return view
+    return second
 
 
 def _scene(path: Path) -> dict[str, np.ndarray]:

@@ -144,6 +144,7 @@ def write_bundle(
         pointers=model.pointers,
         deep_pointers=model.deep_pointers,
         matching=model.matcher is not None,
+        told_digits=model.told_digits,
         dots_w=WIDTH if dots else 0,
         dots_h=HEIGHT if dots else 0,
         grid_w=grid_w,

@@ -46,6 +46,7 @@ class CameraAwareVLM(nn.Module):
         clips: `embed_images` reads a later image together with the first one of its prompt.
         pointers: coordinates of a question carry what is seen there (`training_loop.prompts` adds it).
         deep_pointers: and how far that is.
+        told_digits: what deep pointers and the matcher tell is told in digits, too (likewise).
         frozen_vision: `embed_images` teaches the tower and the projector nothing.
         matcher: what tells questions about several images how they belong together (likewise), or None.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
@@ -80,6 +81,7 @@ class CameraAwareVLM(nn.Module):
         self.clips = False
         self.pointers = False
         self.deep_pointers = False
+        self.told_digits = False
         self.frozen_vision = False
         self.matcher: Matcher | None = None
         self.depth_head = self.heads.single_head(hidden)

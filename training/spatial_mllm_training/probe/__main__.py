@@ -198,7 +198,7 @@ def run_matches(arguments: argparse.Namespace) -> int:
         kind = "test" if arguments.test else "validation"
         raise ProbeProblem(f"'{arguments.scenes}' holds no {kind} scene of make_scenes")
     model = SpatialModel.load(arguments.bundle)
-    score = two_views.judge(model, scenes, pairs=arguments.pairs)
+    score = two_views.judge(model, scenes, pairs=arguments.pairs, far=arguments.far)
     if arguments.out:
         keys = ("right_percent", "standard_error", "one_answer_percent")
         figures = {name: dict(zip(keys, values, strict=True)) for name, *values in score.rows()}

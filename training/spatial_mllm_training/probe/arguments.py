@@ -55,6 +55,9 @@ def _matches(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--scenes", type=Path, required=True, help="folder written by make_scenes")
     verb.add_argument("--test", action="store_true", help="the test scenes instead of the validation scenes")
     verb.add_argument("--pairs", type=int, default=200, help="of images of different cameras (default 200)")
+    verb.add_argument(
+        "--far", action="store_true", help="pairs that see as little of each other as MultiSPA's"
+    )
     verb.add_argument("--out", type=Path, help="JSON file to write")
 
 

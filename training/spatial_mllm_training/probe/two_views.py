@@ -56,13 +56,18 @@ class TwoViewScore:
             yield name, _percent(value), _percent(error), _percent(blind)
 
 
-def judge(model: SpatialModel, scenes: Sequence[Path], *, pairs: int, seed: int = 0) -> TwoViewScore:
+def judge(
+    model: SpatialModel, scenes: Sequence[Path], *, pairs: int, far: bool = False, seed: int = 0
+) -> TwoViewScore:
     """Pairs of images of different cameras, whole and unchanged, mostly of different times.
+
+    Args:
+        far: that see as little of each other as pairs of MultiSPA, where a scene has such.
 
     Raises:
         SpatialError: of `SpatialModel.compare`; NOT_READY for a file that is no whole scene.
     """
-    config = PairConfig(model.manifest.width, model.manifest.height, still_camera=0.0)
+    config = PairConfig(model.manifest.width, model.manifest.height, still_camera=0.0, far=float(far))
     drawn = ViewPairs(list(scenes), config, augment=False)
     right: Figures = defaultdict(lambda: defaultdict(list))
     truths: dict[str, list[tasks.TaskValue]] = defaultdict(list)

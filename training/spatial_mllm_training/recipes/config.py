@@ -45,6 +45,7 @@ class ModelConfig:
         deep_pointers: and how far that is, by the model's own depth head.
         matcher: questions about several images are told how the camera moved, and what became of their coordinates
             (`spatial_mllm_core.two_view`), by matches of cells and that depth; None: they are not.
+        told_digits: all this is told in the digits of answers, too (`spatial_mllm_core.model.digits`).
     """
 
     family: str = "qwen2_5_vl"
@@ -67,6 +68,7 @@ class ModelConfig:
     pointers: bool = False
     deep_pointers: bool = False
     matcher: MatcherSize | None = None
+    told_digits: bool = False
 
     def __post_init__(self) -> None:
         if self.deep_pointers and not self.pointers:
@@ -75,6 +77,8 @@ class ModelConfig:
             raise ValueError(
                 "what is matched is told with its depth: a model with a matcher has deep pointers"
             )
+        if self.told_digits and not self.deep_pointers:
+            raise ValueError("digits are of what is told: a model that is told digits has deep pointers")
 
 
 @dataclass(frozen=True)

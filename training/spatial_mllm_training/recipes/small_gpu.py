@@ -39,6 +39,7 @@ def small_gpu() -> TrainConfig:
             pointers=True,
             deep_pointers=True,
             matcher=MatcherSize(stride=8),
+            told_digits=True,
         ),
         # images of one camera: their pixels can be compared
         data=PairConfig(
@@ -47,10 +48,11 @@ def small_gpu() -> TrainConfig:
             still_camera=0.6,
             own_crops=0.1,
             same_time=0.05,
+            far=0.5,
             correspondences=4,
             whole_camera=True,
             told_questions=4,
-            size_questions=1,
+            size_questions=3,
             dotted=0.5,
         ),
         rows=rows_beside_pairs(size, max_tokens=1536),

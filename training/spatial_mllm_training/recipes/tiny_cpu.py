@@ -29,7 +29,14 @@ def tiny_cpu() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu",
-        model=replace(config.model, clips=True, pointers=True, deep_pointers=True, matcher=MatcherSize()),
+        model=replace(
+            config.model,
+            clips=True,
+            pointers=True,
+            deep_pointers=True,
+            matcher=MatcherSize(),
+            told_digits=True,
+        ),
         # images of one camera: their pixels can be compared
         data=replace(
             config.data,
@@ -40,7 +47,7 @@ def tiny_cpu() -> TrainConfig:
             correspondences=4,
             whole_camera=True,
             told_questions=4,
-            size_questions=1,
+            size_questions=3,
             dotted=0.5,
         ),
         mix=MixConfig(pairs=0.6, rows=0.2, drills=0.2),
@@ -77,7 +84,7 @@ def tiny_cpu_answers() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu_answers",
-        data=replace(config.data, still_camera=0.45, dotted=0.0),
+        data=replace(config.data, still_camera=0.45, far=0.5, dotted=0.0),
         frozen_vision=True,
         minutes=60.0,
     )
@@ -100,7 +107,7 @@ def tiny_cpu_matches() -> TrainConfig:
     return replace(
         config,
         name="tiny_cpu_matches",
-        data=replace(config.data, **quiet, still_camera=0.3),
+        data=replace(config.data, **quiet, still_camera=0.3, far=0.5),
         mix=MixConfig(pairs=1.0),
         text_weight=0.0,
         depth_weight=0.0,

@@ -94,7 +94,8 @@ class Batch:
             of all visual tokens of the batch, in prompt order, are seen there; pointer_images, pointer_cells: (P,)
             which image that is, in prompt order, -1 for one whose depth is not told, and which cell of its depth map.
         told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
-        told_pairs: (U, 2) row and token of what is told of two images that nobody sees; told_numbers: (U, 8) float64.
+        told_pairs: (U, 2) row and token of what is told of two images that nobody sees; told_numbers: (U, 2, 8)
+            float64, see `told.Told`.
         pairs: (Q, 2) row and first token of questions about several images; pair_images: (Q, 2) the first and the
             last of them, in prompt order; pair_points: (Q, 2) the coordinate that they name first, -1 for none.
         groups: the images, by size.
@@ -163,6 +164,9 @@ class Batch:
             found |= {"told": torch.empty((0, 2), dtype=torch.int64), "told_m": torch.empty(0)}
         if "pairs" not in found:  # files of before matching
             found |= _seen_twice([])
+        if found["told_numbers"].ndim == 2:  # files of before digits
+            shares = found["told_numbers"]
+            found["told_numbers"] = torch.stack([shares, torch.full_like(shares, torch.nan)], dim=1)
         return cls(**found, groups=tuple(ImageGroup(**groups[n]) for n in sorted(groups, key=int)))
 
 
@@ -262,7 +266,7 @@ def _seen_twice(samples: Sequence[Sample]) -> dict[str, Tensor]:
     whole = partial(torch.tensor, dtype=torch.int64)
     return {
         "told_pairs": whole([place[:2] for place in told]).reshape(-1, 2),
-        "told_numbers": torch.tensor([place[2] for place in told], dtype=torch.float64).reshape(-1, COUNT),
+        "told_numbers": torch.tensor([place[2] for place in told], dtype=torch.float64).reshape(-1, 2, COUNT),
         "pairs": whole(pairs).reshape(-1, 2),
         "pair_images": whole(images).reshape(-1, 2),
         "pair_points": whole(points).reshape(-1, 2),

@@ -130,6 +130,7 @@ class TrainingRun:
                 "pointers": config.model.pointers,
                 "their depth": config.model.deep_pointers,
                 "matches": config.model.matcher is not None,
+                "digits": config.model.told_digits,
             }
             if any(read.values()):
                 self.belongs_to["prompts"] = " and ".join(name for name, has in read.items() if has)

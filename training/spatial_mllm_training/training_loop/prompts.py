@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spatial_mllm_core.model import told
+from spatial_mllm_core.model.digits import depth_digits
 from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
@@ -21,7 +23,8 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     """(B, S, D) embeddings of prompts with their visual tokens in place."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
     if model.matcher is not None and len(batch.told_pairs):
-        embeds = _with_codes(embeds, batch.told_pairs, batch.told_numbers.tolist())
+        known = [told.Told(*map(tuple, of.tolist())) for of in batch.told_numbers]
+        embeds = _with_codes(model, embeds, batch.told_pairs, known)
     if not batch.groups:
         return _with_told_depths(model, embeds, batch)
     tokens = [
@@ -40,11 +43,12 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     if not model.pointers or not len(batch.pointers):
         return embeds
     shown = (batch.pointer_weights[..., None].to(visual.dtype) * visual[batch.pointer_tokens]).sum(1)
-    if model.deep_pointers:
-        shown = shown + _depth_codes(batch, maps, embeds.shape[-1]).to(shown)
-    return embeds.index_put(tuple(batch.pointers.unbind(1)), shown.to(embeds.dtype), accumulate=True)
+    embeds = _added(embeds, batch.pointers, shown)
+    return _with_depths(model, embeds, batch.pointers, _pointed_m(batch, maps)) if maps else embeds
 
 
+_NEXT = torch.tensor([0, 1])
+"""From a row and token to the next token."""
 _STRIDE = 7919
 """A prime: which look a told point has depends on nothing but its place in the batch."""
 
@@ -62,10 +66,26 @@ def _with_told_depths(
     count = len(batch.told)
     if not model.deep_pointers or not count:
         return embeds
-    shown = torch.from_numpy(depth_code(batch.told_m.cpu().numpy(), embeds.shape[-1])).to(embeds)
     if visual is not None:
-        shown = shown + visual.detach()[torch.arange(count, device=visual.device) * _STRIDE % len(visual)]
-    return embeds.index_put(tuple(batch.told.unbind(1)), shown.to(embeds.dtype), accumulate=True)
+        looks = visual.detach()[torch.arange(count, device=visual.device) * _STRIDE % len(visual)]
+        embeds = _added(embeds, batch.told, looks)
+    return _with_depths(model, embeds, batch.told, batch.told_m.cpu().numpy())
+
+
+def _with_depths(
+    model: CameraAwareVLM, embeds: Tensor, places: Tensor, depth_m: NDArray[np.floating]
+) -> Tensor:
+    """How far the points are that end at (P, 2) rows and tokens; digits stand at the next ones. NaN: not told."""
+    width = embeds.shape[-1]
+    embeds = _added(embeds, places, torch.from_numpy(np.nan_to_num(depth_code(depth_m, width))))
+    if model.told_digits:
+        embeds = _added(embeds, places + _NEXT.to(places), torch.from_numpy(depth_digits(depth_m, width)))
+    return embeds
+
+
+def _added(embeds: Tensor, places: Tensor, codes: Tensor) -> Tensor:
+    """With (P, D) codes at (P, 2) rows and tokens."""
+    return embeds.index_put(tuple(places.unbind(1)), codes.to(embeds), accumulate=True)
 
 
 def decoder_positions(model: CameraAwareVLM, positions_3BS: Tensor) -> Tensor:
@@ -95,15 +115,15 @@ def _asked_about(model: CameraAwareVLM, batch: Batch) -> set[int]:
     return found
 
 
-def _depth_codes(batch: Batch, maps: Mapping[int, Float32], width: int) -> Tensor:
-    """(P, width) how far what questions point at is; 0 where none is told."""
+def _pointed_m(batch: Batch, maps: Mapping[int, Float32]) -> NDArray[np.float32]:
+    """(P,) how far what questions point at is, metres; NaN where none is told."""
     depth_m = np.full(len(batch.pointers), np.nan, np.float32)
     for n, (image, at) in enumerate(
         zip(batch.pointer_images.tolist(), batch.pointer_cells.tolist(), strict=True)
     ):
         if image in maps:
             depth_m[n] = maps[image].ravel()[at]
-    return torch.from_numpy(np.nan_to_num(depth_code(depth_m, width)))
+    return depth_m
 
 
 @torch.no_grad()
@@ -136,20 +156,23 @@ def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Map
     """Questions about several images carry what they are told of them, as if served."""
     views = _views(model, batch, maps)
     known: dict[tuple[int, int], ViewPair] = {}
-    numbers = []
+    found = []
     for images, point in zip(batch.pair_images.tolist(), batch.pair_points.tolist(), strict=True):
         first, later = images
         if (first, later) not in known:
             known[first, later] = ViewPair(views[first], views[later])
         named = [(point[0], point[1])] if min(point) >= 0 else []
-        numbers.append(told.of_question(known[first, later], named))
-    return _with_codes(embeds, batch.pairs, numbers)
+        found.append(told.of_question(known[first, later], named))
+    return _with_codes(model, embeds, batch.pairs, found)
 
 
-def _with_codes(embeds: Tensor, places: Tensor, numbers: Sequence[told.Numbers]) -> Tensor:
-    """What is told of two images, added at (N, 2) rows and tokens."""
-    codes = torch.from_numpy(np.stack([told.code(each, embeds.shape[-1]) for each in numbers])).to(embeds)
-    return embeds.index_put(tuple(places.unbind(1)), codes, accumulate=True)
+def _with_codes(model: CameraAwareVLM, embeds: Tensor, places: Tensor, known: Sequence[told.Told]) -> Tensor:
+    """What is told of two images, added at (N, 2) rows and tokens and those behind them."""
+    width = embeds.shape[-1]
+    codes = torch.from_numpy(np.stack([told.codes(each, width, digits=model.told_digits) for each in known]))
+    for behind, of_token in enumerate(codes.unbind(1)):
+        embeds = _added(embeds, places + behind * _NEXT.to(places), of_token)
+    return embeds
 
 
 @torch.no_grad()

@@ -80,6 +80,7 @@ def build_model(
     if config.coordinate_code:
         model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
     model.clips, model.pointers, model.deep_pointers = config.clips, config.pointers, config.deep_pointers
+    model.told_digits = config.told_digits
     model.matcher = Matcher(config.matcher) if config.matcher else None
     return model
 

@@ -44,19 +44,22 @@ def match(first_hwC: Float32, later_hwC: Float32, may_be: NDArray[np.bool_] | No
 
     Args:
         may_be: (N, M) which cells of the later image each of the first one is looked for in; None: in all. What is
-            looked for in none has a place that means nothing, and is not mutual.
+            looked for in none has a place that means nothing, a share of 0, and is not mutual.
     """
     rows, columns = later_hwC.shape[:2]
     logits = first_hwC.reshape(-1, first_hwC.shape[2]) @ later_hwC.reshape(-1, later_hwC.shape[2]).T
+    best = logits.max(axis=1, keepdims=True)
+    of_all = np.exp(logits - best).sum(axis=1)
     if may_be is not None:
         logits = np.where(may_be, logits, _NEVER)
     likeliest = logits.argmax(axis=1)
-    parts = np.exp(logits - logits.max(axis=1, keepdims=True))
-    parts /= parts.sum(axis=1, keepdims=True)
     near = _neighbours(likeliest, rows, columns)
-    weights = np.take_along_axis(parts, np.maximum(near, 0), axis=1) * (near >= 0)
-    shares = weights.sum(axis=1)
-    places = np.einsum("nk,nkd->nd", weights / shares[:, None], centres(rows, columns)[near])
+    beside = np.where(near >= 0, np.take_along_axis(logits, np.maximum(near, 0), axis=1), _NEVER)
+    top = beside.max(axis=1, keepdims=True)
+    weights = np.exp(beside - top)
+    within = weights.sum(axis=1)
+    places = np.einsum("nk,nkd->nd", weights / within[:, None], centres(rows, columns)[near])
+    shares = within * np.exp(top - best)[:, 0] / of_all
     back = logits.argmax(axis=0)[likeliest]
     across = first_hwC.shape[1]
     here = np.arange(len(logits))

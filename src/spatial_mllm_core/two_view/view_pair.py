@@ -18,6 +18,9 @@ Float64 = NDArray[np.float64]
 
 GUIDED_RADII = 0.3, 0.15
 """How far from where the pose of before puts them cells are looked for again, in units of the focal length."""
+_STAYS = 0.3
+"""Of the probability of the likeliest place, from which on the place by the pose is taken: on pairs of far validation
+views 57 % of places were right without it and 63 with, of moved things 50 either way."""
 _NEAREST_M = 0.05
 
 
@@ -140,6 +143,23 @@ class ViewPair:
         across, down = put_at[:, 0, None] - rays[:, 0], put_at[:, 1, None] - rays[:, 1]
         return match(first.features, later.features, across * across + down * down < np.float32(radius**2))
 
+    @cached_property
+    def found(self) -> Matches:
+        """Where cells are: where they would be if nothing but the camera moved, unless they look much more like others.
+
+        Most of a scene stands still; a thing that moved is not lost where it looks like itself.
+        """
+        pose = self.pose
+        if pose is None or pose.is_still:
+            return self.matches
+        plain, guided = self.matches, self._guided(pose, GUIDED_RADII[-1])
+        stays = guided.shares > _STAYS * plain.shares
+        return Matches(
+            np.where(stays[:, None], guided.places, plain.places),
+            np.where(stays, guided.shares, plain.shares),
+            np.where(stays, guided.is_mutual, plain.is_mutual),
+        )
+
     def turn_deg(self, pose: RelativePose) -> tuple[float, float]:
         """(yaw, pitch) about what both images take for up, see `camera_turn_deg`."""
         if pose.is_still:
@@ -164,10 +184,10 @@ class ViewPair:
         rows, columns = self.first.features.shape[:2]
         cell = min(int(y * rows), rows - 1) * columns + min(int(x * columns), columns - 1)
         beside = at - centres(rows, columns)[[cell]]
-        there = np.clip(self.matches.places[[cell]] + beside, 0.0, 1.0)
+        there = np.clip(self.found.places[[cell]] + beside, 0.0, 1.0)
         moved_m = None
         if (pose := self.pose) is not None:
             later_m = pose.first_from_later[:3, :3] @ self.later.points_at(there)[0]
             moved_m = later_m + pose.first_from_later[:3, 3] - self.first.points_at(at)[0]
-        share, is_mutual = float(self.matches.shares[cell]), bool(self.matches.is_mutual[cell])
+        share, is_mutual = float(self.found.shares[cell]), bool(self.found.is_mutual[cell])
         return Place((float(there[0, 0]), float(there[0, 1])), share, is_mutual, moved_m)

@@ -59,19 +59,25 @@ def test_cells_that_many_look_alike_find_no_way_back():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cells_are_looked_for_where_they_may_be(seed):
-    """As if the others were not there."""
+    """Shares are of all that it could be."""
     rng = np.random.default_rng(seed)
     first, later = features(seed), features(seed + 100, 6, 4)
     may_be = rng.random((ROWS * COLUMNS, 24)) < 0.4
     may_be[3] = False
     found = match(first, later, may_be)
     logits = first.reshape(-1, 16).astype(np.float64) @ later.reshape(-1, 16).T
-    share = softmax(np.where(may_be, logits, -np.inf)[may_be.any(axis=1)], axis=1)
-    likeliest = share.argmax(axis=1)
-    near = np.abs(np.divmod(likeliest, 4)[0][:, None] - np.arange(24) // 4) <= 1
-    near &= np.abs(np.divmod(likeliest, 4)[1][:, None] - np.arange(24) % 4) <= 1
-    np.testing.assert_allclose(found.shares[may_be.any(axis=1)], (share * near).sum(axis=1), rtol=1e-4)
-    assert not found.is_mutual[3] and np.isfinite(found.places).all()
+    share = softmax(logits, axis=1)
+    for cell, parts in enumerate(share):
+        allowed = np.flatnonzero(may_be[cell])
+        if not len(allowed):
+            continue
+        row, column = divmod(int(allowed[parts[allowed].argmax()]), 4)
+        near = [j for j in allowed if max(abs(j // 4 - row), abs(j % 4 - column)) <= 1]
+        np.testing.assert_allclose(found.shares[cell], parts[near].sum(), rtol=1e-4)
+        np.testing.assert_allclose(
+            found.places[cell], parts[near] @ centres(6, 4)[near] / parts[near].sum(), rtol=1e-4
+        )
+    assert found.shares[3] == 0.0 and not found.is_mutual[3] and np.isfinite(found.places).all()
 
 
 def test_looked_for_everywhere_is_as_usual():

@@ -75,15 +75,41 @@ def test_a_pose_guides_matches_where_much_looks_alike(view_of, camera, monkeypat
     assert np.median(offs[True]) < 0.1 < 0.2 < np.median(offs[False])
 
 
-def repeating(view, camera, pose):
+def test_what_looks_alike_is_where_the_pose_puts_it_and_what_moved_is_where_it_went(view_of, camera):
+    first = looking((0.0, 0.0, 1.4), 0.0, -35.0)
+    later = looking((0.25, -0.1, 1.3), 8.0, -35.0)
+    one, two = (
+        repeating(view_of(camera, pose), camera, pose, noise=0.6, own=0.02, sharpness=8.0)
+        for pose in (first, later)
+    )
+    thing = np.random.default_rng(3).normal(size=(2, 2, 256)) * np.sqrt(40.0 / 256)
+    one.features[6:8, 10:12] = thing
+    two.features[15:17, 20:22] = thing
+    pair = ViewPair(one, two)
+    places = centres(CELLS_H, CELLS_W).astype(np.float64)
+    in_world, _ = seen_by(camera, first, places)
+    there = (camera.project((in_world - later[:3, 3]) @ later[:3, :3]) + 0.5) / (WIDTH, HEIGHT)
+    inside = ((there > 0.02) & (there < 0.98)).all(axis=1)
+    inside.reshape(CELLS_H, CELLS_W)[5:9, 9:13] = False
+    plain, found = (
+        (np.linalg.norm(m.places - there, axis=1)[inside] < 0.05).mean() for m in (pair.matches, pair.found)
+    )
+    assert plain < 0.35 and found > 1.6 * plain
+    assert pair.place(10.5 / CELLS_W, 6.5 / CELLS_H).there == pytest.approx(
+        (20.5 / CELLS_W, 15.5 / CELLS_H), abs=0.03
+    )
+
+
+def repeating(view, camera, pose, *, noise=1.5, own=0.05, sharpness=30.0):
     """A view whose cells look like others 0.7 m away."""
     points, _ = seen_by(camera, pose, centres(CELLS_H, CELLS_W).astype(np.float64))
     waves = np.random.default_rng(1).integers(-3, 4, (3, 256)) * 2.0 * np.pi / 0.7
     rng = np.random.default_rng(int(1e6 * abs(pose[0, 3])))
-    alike = (np.cos(points @ waves) + rng.normal(0, 1.5, (len(points), 256))) * np.sqrt(2.0 / 256 * 30.0)
-    own = view.features.reshape(len(points), -1) * np.sqrt(0.05)
+    alike = (np.cos(points @ waves) + rng.normal(0, noise, (len(points), 256))) * np.sqrt(
+        2.0 / 256 * sharpness
+    )
     depth_m = view.depth_m * np.exp(rng.normal(0, 0.1, view.depth_m.shape))
-    features = (alike + own).reshape(CELLS_H, CELLS_W, -1)
+    features = (alike + view.features.reshape(len(points), -1) * np.sqrt(own)).reshape(CELLS_H, CELLS_W, -1)
     return replace(view, features=features.astype(np.float32), depth_m=depth_m.astype(np.float32))
 
 

@@ -68,7 +68,7 @@ class Perfect:
         turn = two_views.camera_motion.camera_turn_deg(*poses, np.array([0.0, 0.0, 1.0]))
         return SimpleNamespace(
             first=SimpleNamespace(features=np.zeros((ROWS, COLUMNS, 1))),
-            matches=SimpleNamespace(places=places + 0.03),
+            found=SimpleNamespace(places=places + 0.03),
             movement=None if self.says_nothing else CameraMovement(relative[:3, 3], turn, 1.0),
         )
 

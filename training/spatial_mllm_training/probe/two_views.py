@@ -92,7 +92,7 @@ def _matches(right: Figures, scene: str, views: tuple[SceneView, SceneView], pai
     rows, columns = pair.first.features.shape[:2]
     truth = match_map(*views, rows, columns).reshape(-1, 3)
     seen = np.isfinite(truth).all(axis=1)
-    is_right = np.linalg.norm(pair.matches.places - truth[:, :2], axis=1) <= COORDINATE_TOLERANCE
+    is_right = np.linalg.norm(pair.found.places - truth[:, :2], axis=1) <= COORDINATE_TOLERANCE
     for name, which in ((MATCHES, seen), (MOVED, seen & (truth[:, 2] > 0))):
         right[name][scene] += is_right[which].astype(float).tolist()
 

@@ -27,7 +27,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-demo: setup ## Replay the sample bag (or BAG=path) through the nodes; the last line is the report
+sample_bags/hololens: | setup # frames of a real room, from the fixtures
+	@$(PY) sample_bags/make_hololens.py tests/fixtures/hololens $@
+
+demo: setup $(filter sample_bags/hololens,$(BAG)) ## Replay the sample bag (or BAG=path) through the nodes; the last line is the report
 	@$(PY) demo/run_demo.py $(if $(BAG),--bag "$(BAG)") $(DEMO_ARGS)
 
 test: setup-test lint ## Lint, types and all tests

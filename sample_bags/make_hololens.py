@@ -1,11 +1,12 @@
-"""Makes sample_bags/hololens from the sample scene of DeepVideoMVS (HoloLens recording, MIT licence).
+"""Makes a bag of the frames of a HoloLens recording (sample scene of DeepVideoMVS, MIT licence).
 
-    python sample_bags/make_hololens.py path/to/hololens_rgbd sample_bags/hololens
+    python sample_bags/make_hololens.py tests/fixtures/hololens sample_bags/hololens
 
-The source folder holds K.txt, poses.txt (camera-to-world, one 4x4 per line), images/, depth/ and
-LICENSE. Every second frame is taken. It has no times and no distortion: stamps here are a fixed 2.5 Hz clock,
-not the recording's, and the images are undistorted already (D is zero). The source's world has y up; the bag's
-`world` is turned to REP 103 (z up, x forward, y left), camera axes stay optical. Equal input, equal bytes.
+The source folder holds K.txt, poses.txt (camera-to-world, one 4x4 per line), images/ (JPEG or PNG), depth/, LICENSE and
+ORIGIN.txt. It has no times and no distortion: stamps here are a fixed 5 Hz clock by the frames' numbers, not the
+recording's, and the images are undistorted already (D is zero). The source's world has y up; the bag's `world` is
+turned to REP 103 (z up, x forward, y left), camera axes stay optical. JPEGs and depths are stored as they are. Equal
+input, equal bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 
 FIRST_STAMP_NS = 1_600_000_000 * 10**9
 PERIOD_NS = 200_000_000
-FRAME_EVERY = 2  # 2.5 Hz keep the bag small
 JPEG_QUALITY = 92
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "world"
@@ -53,14 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make(source: Path, output: Path) -> int:
     """Write the bag and copy the licence beside it; return the number of frames."""
-    for name in ("K.txt", "poses.txt", "images", "depth", "LICENSE", "README.txt"):
+    for name in ("K.txt", "poses.txt", "images", "depth", "LICENSE", "ORIGIN.txt"):
         if not (source / name).exists():
             raise SpatialError(
                 ErrorCode.BAG_MISSING, f"'{source}' has no {name}; it is not the HoloLens sample"
             )
     k = np.loadtxt(source / "K.txt").reshape(3, 3)
     source_from_camera = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
-    images = sorted((source / "images").glob("*.png"))
+    images = sorted(f for f in (source / "images").iterdir() if f.suffix in (".png", ".jpg"))
     depths = sorted((source / "depth").glob("*.png"))
     if not len(images) == len(depths) == len(source_from_camera):
         raise SpatialError(
@@ -74,16 +74,16 @@ def make(source: Path, output: Path) -> int:
         bag.add_topic(DEPTH, "sensor_msgs/msg/CompressedImage")
         bag.add_topic(TF, "tf2_msgs/msg/TFMessage")
         for i, (image_file, depth_file) in enumerate(zip(images, depths, strict=True)):
-            if i % FRAME_EVERY:
-                continue
-            stamp_ns = FIRST_STAMP_NS + i * PERIOD_NS
+            stamp_ns = FIRST_STAMP_NS + (int(image_file.stem) - int(images[0].stem)) * PERIOD_NS
             image = cv2.imread(str(image_file), cv2.IMREAD_COLOR)
             depth_mm = cv2.imread(str(depth_file), cv2.IMREAD_UNCHANGED)
             if image is None or depth_mm is None or depth_mm.dtype != np.uint16:
                 raise SpatialError(
                     ErrorCode.UNDECODABLE_IMAGE, f"'{image_file.name}' or its depth cannot be read"
                 )
-            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+            jpeg = image_file.read_bytes()
+            if image_file.suffix != ".jpg":
+                jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
             height, width = image.shape[:2]
             info = messages.camera_info(
                 stamp_ns, CAMERA_FRAME, width=width, height=height, distortion_model="plumb_bob",
@@ -97,8 +97,8 @@ def make(source: Path, output: Path) -> int:
             bag.write(IMAGE, messages.compressed_image(stamp_ns, CAMERA_FRAME, jpeg, "jpeg"), stamp_ns)
             bag.write(DEPTH, messages.compressed_depth(stamp_ns, CAMERA_FRAME, depth_mm / 1000.0), stamp_ns)
     shutil.copyfile(source / "LICENSE", output / "LICENSE")
-    shutil.copyfile(source / "README.txt", output / "ORIGIN.txt")
-    return -(-len(images) // FRAME_EVERY)
+    shutil.copyfile(source / "ORIGIN.txt", output / "ORIGIN.txt")
+    return len(images)
 
 
 if __name__ == "__main__":

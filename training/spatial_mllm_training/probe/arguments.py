@@ -16,7 +16,7 @@ _EXAMPLES = """examples:
       --scenes scannet scans --out probes/qwen
   python -m spatial_mllm_training.probe depth --run runs/qwen --checkpoint Qwen2.5-VL-3B-Instruct \\
       --scenes scannet scans --out probes/trained
-  python -m spatial_mllm_training.probe lift --bundle models/spatial-mllm-mini --scenes rosbag sample_bags/hololens \\
+  python -m spatial_mllm_training.probe lift --bundle models/spatial-mllm-mini --scenes rosbag sample_bags/table_push \\
       --out lifted --rrd
   python -m spatial_mllm_training.probe quality --data data/multispa-sim --lifting lifted/images.jsonl \\
       --bundle models/spatial-mllm-mini

@@ -102,23 +102,24 @@ def run(arguments: argparse.Namespace) -> int:
     plots = page.Plots()
     if arguments.run is not None:
         plots.learning, plots.learning_unit = page.read_learning(arguments.run)
-    given = arguments.real or [list(d) for d in real.DEFAULTS if Path(d[1]).exists()]
+    given, options = arguments.real, arguments.option
+    if not given:
+        given = [list(d) for d in real.DEFAULTS if Path(d[1]).exists()]
+        options = [o for o in real.DEFAULT_OPTIONS if _kind_of(o) in {d[0] for d in given}] + options
     kinds = {kind for kind, _, _ in given}
     names = [name for _, _, name in given]
     if same := {name for name in names if names.count(name) > 1}:
         raise SpatialError(
             ErrorCode.BAD_NUMBER, f"--real: two recordings are called '{min(same)}'; give each its own name"
         )
-    for option in arguments.option:
+    for option in options:
         if _kind_of(option) not in kinds:
             raise SpatialError(
                 ErrorCode.BAD_NUMBER,
                 f"--option expects KIND.NAME=VALUE of a kind given with --real, found '{option}'",
             )
     recordings = tuple(
-        real.Recording(
-            name, tuple(find_all([[kind, path]], [o for o in arguments.option if _kind_of(o) == kind]))
-        )
+        real.Recording(name, tuple(find_all([[kind, path]], [o for o in options if _kind_of(o) == kind])))
         for kind, path, name in given
     )
     record = measure(

@@ -21,9 +21,10 @@ from spatial_mllm_training.sources import SceneProblem, SceneRef
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 DEFAULTS = (
-    ("rosbag", str(_REPOSITORY / "sample_bags/hololens"), "HoloLens, a real room"),
+    ("posed_rgbd", str(_REPOSITORY / "tests/fixtures/hololens"), "HoloLens, a real room"),
     ("object_motion", str(_REPOSITORY / "tests/fixtures/dvrk"), "dVRK, two balls on a surgical arm"),
 )
+DEFAULT_OPTIONS = ("posed_rgbd.world_up=0,1,0",)
 
 
 @dataclass(frozen=True)

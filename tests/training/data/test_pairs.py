@@ -613,8 +613,11 @@ def test_metric_answers_are_spelled_in_one_width(scene, tokenizer):
 
 
 def test_digits_weigh_by_their_place(scene, tokenizer, small_model):
-    """Found in the text of each answer; the loss is the weighted mean, everything else weighs 1."""
-    each = (4.0, 2.0, 1.0, 0.5, 0.25)
+    """Behind the zeros of its number, which weigh as the first one; the loss is the weighted mean, the rest weighs 1.
+
+    So the 23 of 00023 degrees counts as much as the 23 of 02345 mm.
+    """
+    each = (4.0, 2.0, 0.5)
     config = PairConfig(width=96, height=64, single_questions=4, pair_questions=6)
     words = Words(number_digits=5, digit_weights=each)
     builder = PairBuilder([scene], tokenizer, config, form=form_of(tokenizer, words))
@@ -629,7 +632,9 @@ def test_digits_weigh_by_their_place(scene, tokenizer, small_model):
             )
             expected = np.ones(len(letters))
             for found in re.finditer(r"\d{5}", letters):
-                expected[found.start() : found.end()] = each
+                zeros = len(found[0]) - len(found[0].lstrip("0"))
+                behind = [4.0, 2.0, 0.5, 0.5, 0.5][: 5 - zeros]
+                expected[found.start() : found.end()] = [4.0] * zeros + behind
                 numbers += 1
             np.testing.assert_array_equal(by_letter, expected)
         assert (sample.weights[sample.labels == IGNORE] == 1).all()

@@ -45,7 +45,8 @@ class Words:
         stop: ends an answer.
         next_turn: between an answer and the next question of one conversation.
         number_digits: of every metric number of an answer (`tasks.text.widened`); 0: as published.
-        digit_weights: of the digits of such a number in the loss, from the first one on; (): 1 each.
+        digit_weights: of the digits of numbers in the loss, from the first one that counts on, the last of them of all
+            that follow; zeros before it weigh as it; (): 1 each.
         named_letters: a point that the question names is answered by its letter (`tasks.text.lettered`).
         choice_weight: of the tokens at which an answer departs from the others that could have been chosen.
     """
@@ -269,12 +270,16 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
 def _weights(labels: Sequence[int], question: PackedQuestion, form: Format) -> list[float]:
     """Of each label: that of a digit's place in its number, that of a choice where the answer is decided."""
     each = form.words.digit_weights
-    digits = {form.encode(digit)[0] for digit in "0123456789"} if each else set()
+    digits = [form.encode(digit)[0] for digit in "0123456789"] if each else []
     found: list[float] = []
     place = 0
     for label in labels:
-        place = place + 1 if label in digits else 0
-        found.append(each[place - 1] if 0 < place <= len(each) else 1.0)
+        if label not in digits:
+            place = 0
+            found.append(1.0)
+            continue
+        found.append(each[min(place, len(each) - 1)])
+        place += place > 0 or label != digits[0]
     if form.words.choice_weight != 1.0:
         start = next((i for i, label in enumerate(labels) if label != IGNORE), 0)
         for at in _departures(question, form):

@@ -14,8 +14,8 @@ from spatial_mllm_training.model.matcher import MatcherSize
 from spatial_mllm_training.supervision import LossConfig
 from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTSize
 
-NUMBERS = {"number_digits": 5, "digit_weights": (1.0, 1.0, 1.0, 0.5, 0.1)}
-"""How small models write millimetres: up to 99,999, the last two digits counting less."""
+NUMBERS = {"number_digits": 5, "digit_weights": (1.0, 1.0, 0.3, 0.1)}
+"""How small models write numbers: up to 99,999. An answer is right within 20 %, so its first two digits count."""
 
 
 def rows_beside_pairs(size: tuple[int, int], max_tokens: int) -> RowsConfig:
@@ -176,8 +176,8 @@ class TrainConfig:
         workers: processes that prepare samples.
         number_digits: of the metric numbers of a small model's answers, which its runtime then reads as medians
             (`spatial_mllm_core.model.numbers`); 0: numbers as published.
-        digit_weights: of these digits in the loss, from the first one on: the last ones are noise that no model
-            foretells, and most of the loss; (): 1 each.
+        digit_weights: of digits in the loss, from the first one on that is not 0; the last weight is that of all that
+            follow, which are noise that no model foretells, and most of the loss; (): 1 each.
         named_letters: a point that the question names is answered by its letter, which a small model learns in a tenth
             of the questions that copying its coordinate takes.
         choice_weight: in the loss, of the token that tells an answer from the others that could be chosen (letters,
@@ -236,9 +236,9 @@ class TrainConfig:
             raise ValueError(
                 "a published checkpoint answers as published: no named_letters, choice_weight is 1"
             )
-        if self.digit_weights and len(self.digit_weights) != self.number_digits:
+        if len(self.digit_weights) > self.number_digits:
             raise ValueError(
-                f"{self.number_digits} digits have as many weights, not {len(self.digit_weights)}"
+                f"{self.number_digits} digits have no {len(self.digit_weights)} weights: number_digits or fewer"
             )
         if self.model.deep_pointers and self.published is None and self.text_weight and not self.depth_weight:
             raise ValueError("deep pointers tell what the depth head says: its weight is more than 0")

@@ -51,7 +51,7 @@ def small_gpu() -> TrainConfig:
             far=0.5,
             correspondences=4,
             whole_camera=True,
-            told_questions=4,
+            told_questions=6,
             size_questions=3,
             dotted=0.5,
         ),

@@ -46,7 +46,7 @@ def tiny_cpu() -> TrainConfig:
             pair_questions=5,
             correspondences=4,
             whole_camera=True,
-            told_questions=4,
+            told_questions=6,
             size_questions=3,
             dotted=0.5,
         ),

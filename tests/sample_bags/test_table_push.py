@@ -21,7 +21,7 @@ FRAMES = 56
 COUNTS = {
     "/camera/image_raw/compressed": FRAMES,
     "/camera/camera_info": FRAMES,
-    "/camera/depth/image_raw/compressedDepth": FRAMES // 4,
+    "/camera/depth/image_raw/compressedDepth": FRAMES // 8,
     "/object/pose": FRAMES,
     "/tf": FRAMES,
     "/tf_static": 1,
@@ -114,7 +114,7 @@ def test_the_objects_centre_projects_into_its_mask_and_behind_its_surface(
             surface = depths[frame["stamp_ns"]][round(v), round(u)]
             assert surface <= centre[2]  # something stands in front of a solid's centre
             on_surface += centre[2] - surface < half_diagonal
-    assert on_surface >= 0.9 * FRAMES / 4  # elsewhere the arm is in front
+    assert on_surface >= 0.9 * FRAMES / 8  # elsewhere the arm is in front
 
 
 def test_truth_follows_from_poses_and_the_first_depth_image(bag, truth, camera, world_from_camera, depths):

@@ -162,7 +162,13 @@ def data_wait(config: TrainConfig, scenes: list[Path], steps: int) -> float:
 def without_additions(config: TrainConfig) -> TrainConfig:
     """A recipe without what the stock class cannot do."""
     model = dataclasses.replace(
-        config.model, clips=False, pointers=False, deep_pointers=False, matcher=None, coordinate_code=0.0
+        config.model,
+        clips=False,
+        pointers=False,
+        deep_pointers=False,
+        told_digits=False,
+        matcher=None,
+        coordinate_code=0.0,
     )
     return dataclasses.replace(
         config,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
+from spatial_mllm_core.model.digits import DIGITS
 from spatial_mllm_core.model.prompt import PromptFormat
 
 FORMAT_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
@@ -43,7 +44,7 @@ class Manifest:
         pointers: the coordinates of a question carry what its images show there, see `pointing`.
         deep_pointers: and how far that is.
         matching: questions about several images are told how these belong together, see `told`.
-        told_digits: what deep pointers and matching tell is told in digits, too, see `digits`.
+        told_digits: what deep pointers and matching tell is told in digits, too, while it is answered, see `digits`.
         dots_w, dots_h: size of the image in which dots are found, pixels; 0 where none are.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
@@ -203,6 +204,11 @@ class Manifest:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} has matching, but no deep pointers")
         if manifest.told_digits and not manifest.deep_pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} tells digits, but has no deep pointers")
+        if manifest.told_digits and manifest.prompt.number_digits != DIGITS:
+            raise SpatialError(
+                ErrorCode.BAD_MANIFEST,
+                f"{where} tells the digits of numbers of {DIGITS}, but answers have {manifest.prompt.number_digits}",
+            )
         if dots_w and not manifest.pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} finds dots, but has no pointers")
         beside = {MATCHER: manifest.matching, DOTS: bool(dots_w)}

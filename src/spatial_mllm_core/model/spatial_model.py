@@ -33,7 +33,7 @@ from spatial_mllm_core.model.choosing import (
     chooser,
     coordinate_parts,
 )
-from spatial_mllm_core.model.digits import depth_digits
+from spatial_mllm_core.model.digits import NextDigit, codes_of_places
 from spatial_mllm_core.model.dots import read_dots
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
@@ -269,13 +269,14 @@ class SpatialModel:
         began = time.monotonic()
         question = self._question(request)
         prefix = self._prefix(request.frames)
-        asked_of = self._embedded(question.words + self.manifest.prompt.question_suffix, prefix)
+        asked_of, digits = self._embedded(question.words + self.manifest.prompt.question_suffix, prefix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
         parts = self._coordinates if question.wants_coordinate and not question.said else None
         choose = CoordinateReader(parts).choose if parts else self._chooser(question.said)
         said, confidence = self._generate(
             prefix,
             asked_of,
+            digits,
             choose,
             request.max_new_tokens,
             deadline,
@@ -315,13 +316,14 @@ class SpatialModel:
         self,
         prefix: Prefix,
         embeddings: Float32,
+        digits: Float32 | None,
         choose: Choose,
         max_new_tokens: int,
         deadline: float | None,
         on_text: OnText | None,
         should_stop: ShouldStop | None,
     ) -> tuple[str, float]:
-        """(text, mean probability of its tokens) after the (S, D) embeddings of a question."""
+        """(text, mean probability of its tokens) after the (S, D) embeddings of a question, with its digits."""
         room = self.manifest.context - prefix.cache.length - len(embeddings)
         if room < 1:
             raise SpatialError(
@@ -329,6 +331,7 @@ class SpatialModel:
                 f"frames and question take {prefix.cache.length + len(embeddings)} tokens of {self.manifest.context}",
             )
         position, cache = prefix.next_position, prefix.cache
+        following = NextDigit(self._digit_ids if digits is not None else ())
         answer: list[int] = []
         probabilities: list[float] = []
         for _ in range(min(max_new_tokens, room)):
@@ -349,17 +352,20 @@ class SpatialModel:
             if on_text is not None:
                 on_text(self._words(answer))
             embeddings = self._embedding[[token]]
+            if digits is not None and (place := following.follow(token)) is not None:
+                embeddings = embeddings + digits[place]
         return self._words(answer).strip(), float(np.mean(probabilities))
 
-    def _embedded(self, words: str, prefix: Prefix) -> Float32:
-        """(S, D) embeddings of a question behind its frames."""
+    def _embedded(self, words: str, prefix: Prefix) -> tuple[Float32, Float32 | None]:
+        """(S, D) embeddings of a question behind its frames, and what tokens of its answer carry, see `digits`."""
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
         found = pointers(words, self._encode) if m.pointers else []
+        known: told.Told | None = None
+        depths_m: list[float] = []
         if prefix.pair is not None:
             known = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found])
-            codes = told.codes(known, m.hidden, digits=m.told_digits)
-            embeddings[: len(codes)] += codes
+            embeddings[0] += told.code(known.shares, m.hidden)
         for pointer in found:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)
             for visual in prefix.visual:
@@ -368,9 +374,12 @@ class SpatialModel:
                 depth_m, _ = prefix.first_lifted
                 there_m = depth_m.ravel()[[cell(pointer.x, pointer.y, *depth_m.shape)]]
                 embeddings[pointer.at] += depth_code(there_m, m.hidden)[0]
-                if m.told_digits:  # the prompt's own words come behind every coordinate
-                    embeddings[pointer.at + 1] += depth_digits(there_m, m.hidden)[0]
-        return embeddings
+                depths_m.append(float(there_m[0]))
+        if not m.told_digits:
+            return embeddings, None
+        digits = codes_of_places((known or told.of_depths(depths_m)).spelled, m.hidden)
+        embeddings[-1] += digits[0]
+        return embeddings, digits
 
     def _words(self, answer: list[int]) -> str:
         text = str(self._tokenizer.decode(answer))
@@ -388,6 +397,10 @@ class SpatialModel:
     @cached_property
     def _coordinates(self) -> CoordinateParts | None:
         return coordinate_parts(self._encode, self._stop_id)
+
+    @cached_property
+    def _digit_ids(self) -> tuple[int, ...]:
+        return tuple(self._id_of(digit) for digit in "0123456789")
 
     def _id_of(self, character: str) -> int:
         found = self._tokenizer.token_to_id(character)

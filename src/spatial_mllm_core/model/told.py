@@ -3,7 +3,7 @@
 A bundle of matching adds one such code to a question about several images, at its first token: of the place that it
 names first or, where it names none, of the camera. It stands to a small language model as the rays of a camera do:
 geometry that it need not learn to compute. At the last token, off which the answer is read, directions took one and
-a half times the questions. A bundle that is told digits has those of the same numbers at the second token (`digits`).
+a half times the questions. A bundle that is told digits has those of the same numbers while it answers (`digits`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spatial_mllm_core.model.digits import digit_code
+from spatial_mllm_core.model.digits import COUNT
 from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_core.tasks.text import COORDINATE_SCALE, whole, whole_coordinate, whole_mm
 from spatial_mllm_core.two_view.view_pair import CameraMovement, Place, ViewPair
 
-COUNT = 8
 Numbers = tuple[float, ...]
 """`COUNT` of them, each in a part of its own of a code; NaN, which leaves its part 0: not known."""
 _UNKNOWN: Numbers = (float("nan"),) * COUNT
@@ -39,7 +38,6 @@ class Told(NamedTuple):
 
 
 NOTHING = Told()
-SPELLED_DIGITS = 4
 SCALE = 2.0
 """Amplitude of a code, as that of depths."""
 _RAMP_SHARE, _RAMP = 8, 150.0
@@ -77,15 +75,12 @@ def of_place(place: Place) -> Told:
     return Told(_filled(shares), _filled(spelled))
 
 
-def codes(of: Told, width: int, *, digits: bool) -> NDArray[np.float32]:
-    """(1, width) or, with digits, (2, width): what is added to the first tokens of a question."""
-    found = [_share_code(of.shares, width)]
-    if digits:
-        found.append(digit_code(of.spelled, width, SPELLED_DIGITS))
-    return np.stack(found)
+def of_depths(depths_m: Sequence[float]) -> Told:
+    """What a question is told in digits that points at these z-depths; their sinusoids stand where it points."""
+    return Told(spelled=_filled([float(whole_mm(z)) if np.isfinite(z) else np.nan for z in depths_m[:COUNT]]))
 
 
-def _share_code(numbers: Numbers, width: int) -> NDArray[np.float32]:
+def code(numbers: Numbers, width: int) -> NDArray[np.float32]:
     """(width,) sinusoids of each number, and its side of 500, in a part of its own."""
     each = width // COUNT
     ramps = each // _RAMP_SHARE

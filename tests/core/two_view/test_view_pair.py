@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import sinusoids
-from spatial_mllm_core.model.told import COUNT, codes, of_camera, of_place
+from spatial_mllm_core.model.told import COUNT, code, of_camera, of_place
 from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
 from spatial_mllm_core.two_view import view_pair
 from spatial_mllm_core.two_view.matching import centres
@@ -117,10 +117,11 @@ def test_without_cameras_only_places_are_told(view_of, camera):
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.0, 1.4), 4.0, -35.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later, known=False))
     assert pair.pose is None
-    assert not codes(of_camera(pair.movement), WIDE, digits=True).any()
-    told = codes(of_place(pair.place(0.5, 0.5)), WIDE, digits=True)
-    assert told[:, : 2 * EACH].any(axis=1).all()
-    assert not told[:, 4 * EACH :].any()
+    assert np.isnan(of_camera(pair.movement)).all()
+    told = of_place(pair.place(0.5, 0.5))
+    assert np.isfinite(told.shares[:4]).all() and np.isnan(told.shares[4:]).all()
+    assert np.isfinite(told.spelled[:2]).all() and np.isnan(told.spelled[2:]).all()
+    assert not code(told.shares, WIDE)[4 * EACH :].any()
 
 
 def test_images_of_different_rooms_have_no_pose(camera):
@@ -159,7 +160,7 @@ def test_codes_hold_what_happened(view_of, camera):
     """Each number in a part of its own; what stands still has moved by no more than half a cell."""
     first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.1, 1.35), 6.0, -37.0)
     pair = ViewPair(view_of(camera, first), view_of(camera, later))
-    *at, yaw, pitch, inliers, _ = read(codes(of_camera(pair.movement), WIDE, digits=False)[0])
+    *at, yaw, pitch, inliers, _ = read(code(of_camera(pair.movement).shares, WIDE))
     offset = pair.pose.first_from_later[:3, 3]
     np.testing.assert_allclose(at[:3], signed(offset, 0.02, 8.0), atol=1.0)
     np.testing.assert_allclose(offset, camera_displacement_m(first, later), atol=0.05)
@@ -173,9 +174,7 @@ def test_codes_hold_what_happened(view_of, camera):
     place = centres(CELLS_H, CELLS_W)[[cell]].astype(np.float64)
     in_world, _ = seen_by(camera, first, place)
     there = camera.project((in_world - later[:3, 3]) @ later[:3, :3])[0] + 0.5
-    x, y, share, mutual, *moved, distance = read(
-        codes(of_place(pair.place(*place[0])), WIDE, digits=False)[0]
-    )
+    x, y, share, mutual, *moved, distance = read(code(of_place(pair.place(*place[0])).shares, WIDE))
     np.testing.assert_allclose((x, y), there / (WIDTH, HEIGHT) * 1000, atol=12)
     assert share > 500
     assert mutual == 1000

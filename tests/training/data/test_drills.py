@@ -10,7 +10,6 @@ import torch
 
 from spatial_mllm_core import tasks
 from spatial_mllm_core.camera import CameraModel
-from spatial_mllm_core.model.digits import depth_digits
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.packing import IGNORE, ShownImage, pack
@@ -25,7 +24,7 @@ from spatial_mllm_training.training_loop.setup import DataPaths, build_learner, 
 @pytest.fixture(params=[False, True], ids=["coordinates", "letters"])
 def config(request):
     smoke = RECIPES["smoke"]()
-    model = dataclasses.replace(smoke.model, pointers=True, deep_pointers=True, told_digits=True)
+    model = dataclasses.replace(smoke.model, pointers=True, deep_pointers=True)
     return dataclasses.replace(
         smoke, model=model, mix=MixConfig(pairs=0.0, drills=1.0), named_letters=request.param
     )
@@ -86,8 +85,7 @@ def test_the_decoder_hears_a_told_depth_as_it_hears_a_seen_one(learner, drills):
     expected = torch.zeros_like(heard)
     for (row, token), depth_m in zip(batch.told.tolist(), batch.told_m.tolist(), strict=True):
         assert "]" in learner.tokenizer.decode([int(batch.ids[row, token])])
-        expected[row, token] += torch.from_numpy(depth_code(np.array([depth_m]), heard.shape[-1])[0])
-        expected[row, token + 1] += torch.from_numpy(depth_digits(np.array([depth_m]), heard.shape[-1])[0])
+        expected[row, token] = torch.from_numpy(depth_code(np.array([depth_m]), heard.shape[-1])[0])
     torch.testing.assert_close(heard, expected, atol=1e-5, rtol=0)
     assert len(batch.told) > 16
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.model.told import COUNT, Told, codes
+from spatial_mllm_core.model.digits import DIGITS
+from spatial_mllm_core.model.told import COUNT, code
 from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.movement_drills import movement_question
 from spatial_mllm_training.model.matcher import MatcherSize
@@ -28,9 +29,7 @@ SCENES = sorted((Path(__file__).parents[2] / "fixtures" / "simulated").glob("sce
 def learner():
     smoke = RECIPES["smoke"]()
     matcher = MatcherSize(stem=8, channels=16, dilations=(1,), features=16)
-    model = dataclasses.replace(
-        smoke.model, pointers=True, deep_pointers=True, matcher=matcher, told_digits=True
-    )
+    model = dataclasses.replace(smoke.model, pointers=True, deep_pointers=True, matcher=matcher)
     return build_learner(dataclasses.replace(smoke, model=model))
 
 
@@ -127,7 +126,7 @@ def test_what_is_told_in_digits_is_what_answers_spell(name, at, unit):
 
 
 @torch.no_grad()
-def test_the_decoder_hears_them_at_the_first_two_tokens(learner, tmp_path):
+def test_the_decoder_hears_them_at_the_first_word(learner, tmp_path):
     source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
     batch = collate([source.sample(1), source.sample(3), source.sample(4)], learner.pad_id)
     heard = embedded(learner.model, batch) - learner.model.hf.get_input_embeddings()(batch.ids)
@@ -137,9 +136,7 @@ def test_the_decoder_hears_them_at_the_first_two_tokens(learner, tmp_path):
     expected = torch.zeros_like(heard)
     for (row, token), numbers in zip(batch.told_pairs.tolist(), batch.told_numbers.tolist(), strict=True):
         assert token == 0 or batch.positions[0, row, token] == 0 < batch.positions[0, row, token - 1]
-        told = codes(Told(*map(tuple, numbers)), heard.shape[-1], digits=True)
-        assert len(told) == 2 and told.any(axis=1).all()
-        expected[row, token : token + 2] = torch.from_numpy(told)
+        expected[row, token] = torch.from_numpy(code(tuple(numbers[0]), heard.shape[-1]))
     torch.testing.assert_close(heard[:2], expected[:2], atol=1e-5, rtol=0)
     batch.save(tmp_path / "batch.safetensors")
     again = Batch.read(tmp_path / "batch.safetensors")
@@ -182,9 +179,42 @@ def test_drills_behind_images_are_told_what_they_say_and_not_what_is_seen(learne
     shown = embedded(learner.model.eval(), batch)
     without = embedded(learner.model, dataclasses.replace(batch, told_pairs=batch.told_pairs[:0]))
     for (_, token), (_, told) in zip(batch.told_pairs.tolist(), drilled.told_pairs, strict=True):
-        carried = (shown - without)[0, token : token + 2].detach()
-        expected = torch.from_numpy(codes(told, carried.shape[-1], digits=True))
+        carried = (shown - without)[0, token].detach()
+        expected = torch.from_numpy(code(told.shares, len(carried)))
         torch.testing.assert_close(carried, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_digits_of_what_is_told_come_with_the_answer():
+    """Read off the embeddings of the answers of drills, of depths and of movements, by the codes' own harmonics."""
+    smoke = RECIPES["smoke"]()
+    matcher = MatcherSize(stem=8, channels=16, dilations=(1,), features=16)
+    model = dataclasses.replace(
+        smoke.model, pointers=True, deep_pointers=True, matcher=matcher, told_digits=True
+    )
+    learner = build_learner(dataclasses.replace(smoke, model=model, number_digits=DIGITS))
+    source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
+    batch = collate([source.sample(1), source.sample(4)], learner.pad_id)
+    heard = embedded(learner.model, batch)
+    learner.model.told_digits = False
+    digits = (heard - embedded(learner.model, batch)).numpy()
+    assert not digits[batch.places.numpy() < 0].any()
+    known = {}
+    for (row, token), told in zip(batch.told_pairs.tolist(), batch.told_numbers[:, 1].tolist(), strict=True):
+        known[int(batch.owners[row, token])] = told
+    depths = {}
+    for (row, token), depth_m in zip(batch.told.tolist(), batch.told_m.tolist(), strict=True):
+        depths.setdefault(int(batch.owners[row, token]), []).append(round(1000 * depth_m))
+    assert len(known) == len(depths) == 8
+    for row, token in (batch.places >= 0).nonzero().tolist():
+        owner, place = int(batch.owners[row, token]), int(batch.places[row, token])
+        numbers = known.get(owner) or [*depths[owner], *[np.nan] * (COUNT - len(depths[owner]))]
+        expected = np.zeros(digits.shape[-1])
+        for n, number in enumerate(numbers):
+            if np.isfinite(number):
+                angle = 2 * np.pi * int(f"{int(number):05d}"[place]) / 10 * np.arange(1, 5)
+                expected[8 * n : 8 * n + 8] = 2.0 * np.concatenate([np.sin(angle), np.cos(angle)])
+        np.testing.assert_allclose(digits[row, token], expected, atol=1e-5)
 
 
 def test_only_a_model_of_matching_is_told_behind_images():

@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates
 from spatial_mllm_core.answers import AskRequest
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.frames.frame import Frame
-from spatial_mllm_core.model.digits import depth_digits
+from spatial_mllm_core.model.digits import DIGITS
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
@@ -40,12 +40,16 @@ KINDS = {
 }
 
 
+def config_of(**kind):
+    smoke = RECIPES["smoke"]()
+    model = dataclasses.replace(smoke.model, clips=True, pointers=True, **kind)
+    return dataclasses.replace(smoke, model=model, number_digits=DIGITS if model.told_digits else 0)
+
+
 @pytest.fixture(params=KINDS.values(), ids=KINDS)
 def learner(tokenizer, request):
-    smoke = RECIPES["smoke"]()
     torch.manual_seed(0)
-    model = dataclasses.replace(smoke.model, clips=True, pointers=True, **request.param)
-    found = build_learner(dataclasses.replace(smoke, model=model), tokenizer=tokenizer)
+    found = build_learner(config_of(**request.param), tokenizer=tokenizer)
     torch.nn.init.normal_(found.model.ray_embedding.mlp[2].weight, std=0.05)
     found.model.eval().float()
     return found
@@ -102,28 +106,23 @@ def test_a_coordinate_carries_what_the_first_and_last_image_show_there(learner):
         )
 
     def far(sample, x, y):
-        """What the first image of a sample adds by its depth, and what it adds to the next token."""
+        """What the first image of a sample adds by its depth."""
         there = depths_m[sample][[int(y / 1000 * 8 * GRID_H)], [int(x / 1000 * 8 * GRID_W)]]
-        width = maps.shape[-1]
-        return (
-            depth_code(there, width)[0] if model.deep_pointers else 0.0,
-            depth_digits(there, width)[0] if model.told_digits else np.zeros(width),
-        )
+        return depth_code(there, maps.shape[-1])[0] if model.deep_pointers else 0.0
 
     two = ((40, 999), (500, 300))
     expected = [
-        (0, [*((at(0, *p), far(0, *p)) for p in two), *((at(0, *p) + at(1, *p), far(0, *p)) for p in two)]),
-        (1, [(at(2, 7, 7), far(1, 7, 7))]),
-        (2, [(0.0, (0.0, 0.0))]),  # no image, no look
+        (0, [*(at(0, *p) + far(0, *p) for p in two), *(at(0, *p) + at(1, *p) + far(0, *p) for p in two)]),
+        (1, [at(2, 7, 7) + far(1, 7, 7)]),
+        (2, [0.0]),  # no image, no look
     ]
     for row, values in expected:
         ends = ["]" in learner.tokenizer.decode([token]) for token in batch.ids[row].tolist()]
         left = added[row].numpy()
-        for place, (look, (depth, digits)) in zip(np.flatnonzero(ends), values, strict=True):
-            np.testing.assert_allclose(left[place], look + depth, atol=2e-3)
-            np.testing.assert_allclose(left[place + 1], digits, atol=2e-3)
-            left[place : place + 2] = 0.0
-        assert np.abs(left).max(initial=0.0) < 1e-6
+        for place, value in zip(np.flatnonzero(ends), values, strict=True):
+            np.testing.assert_allclose(left[place], value, atol=2e-3)
+            left[place] = 0.0
+        assert np.abs(left[batch.places[row].numpy() < 0]).max(initial=0.0) < 1e-6
 
 
 @torch.no_grad()
@@ -133,7 +132,8 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     folder = tmp_path / "mini"
     folder.mkdir()
     about = {"name": "mini", "version": "0", "subtasks": (DEPTH, MOTION), "progress": {}, "metrics": {}}
-    write_bundle(learner.model, RECIPES["smoke"](), tokenizer, folder, **about, small=False)
+    kind = KINDS["digits"] if learner.model.told_digits else {}
+    write_bundle(learner.model, config_of(**kind), tokenizer, folder, **about, small=False)
     runtime = SpatialModel.load(folder)
     assert runtime.manifest.pointers and runtime.manifest.clips
     assert runtime.manifest.deep_pointers == learner.model.deep_pointers
@@ -142,7 +142,8 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     frames = tuple(Frame(i + 1, "optical", image, CAMERA) for i, image in enumerate(pictures))
     words = runtime._question(AskRequest(task, frames, ((95.5, 71.5),))).words
     prefix = runtime._prefix(frames)
-    question = runtime._embedded(words + runtime.manifest.prompt.question_suffix, prefix)
+    question, digits = runtime._embedded(words + runtime.manifest.prompt.question_suffix, prefix)
+    assert (digits is not None) == learner.model.told_digits
     positions = np.broadcast_to(prefix.next_position + np.arange(len(question)), (3, len(question)))
     told = runtime.engine.decode(question, positions, prefix.cache).logits
     sample = pack("one", [shown(v) for v in pictures], [asked(words, images)], learner.form)
@@ -156,6 +157,75 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     learner.model.pointers = False
     other = Objective(learner.model).predict(collate([sample], learner.pad_id)).logits[0].numpy()
     assert np.abs(other - expected).max() > 5e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("task", "images", "said"),
+    [
+        (DEPTH, 1, "The depth is `00812` mm."),
+        (MOTION, 2, "`00017` mm"),
+        ("displacement_vector", 2, "`[+00120, -00035, +01000]` mm"),
+    ],
+)
+def test_the_runtime_hears_while_it_answers_what_training_heard(
+    learner, tokenizer, tmp_path, task, images, said
+):
+    """Logits at every token of an answer that is put into its mouth: one step after the other, and all at once."""
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    about = {"name": "mini", "version": "0", "subtasks": (DEPTH, MOTION, task), "progress": {}, "metrics": {}}
+    kind = KINDS["digits"] if learner.model.told_digits else {}
+    write_bundle(learner.model, config_of(**kind), tokenizer, folder, **about, small=False)
+    runtime = SpatialModel.load(folder)
+    pictures = views(images)
+    frames = tuple(Frame(i + 1, "optical", image, CAMERA) for i, image in enumerate(pictures))
+    points = () if task == "displacement_vector" else ((95.5, 71.5),)
+    words = runtime._question(AskRequest(task, frames, points)).words
+    prefix = runtime._prefix(frames)
+    asked_of, digits = runtime._embedded(words + runtime.manifest.prompt.question_suffix, prefix)
+    spoken = iter([*runtime._encode(said), runtime._stop_id])
+    heard = []
+
+    def choose(logits):
+        heard.append(logits)
+        return next(spoken)
+
+    runtime._generate(prefix, asked_of, digits, choose, 64, None, None, None)
+    question = PackedQuestion(((words, said),), images)
+    sample = pack("one", [shown(v) for v in pictures], [question], learner.form)
+    out = Objective(learner.model).predict(collate([sample], learner.pad_id))
+    np.testing.assert_allclose(np.stack(heard), out.logits.numpy(), atol=1e-3, rtol=1e-3)
+    if not learner.model.told_digits:
+        return
+    learner.model.told_digits = False
+    deaf = Objective(learner.model).predict(collate([sample], learner.pad_id)).logits.numpy()
+    learner.model.told_digits = True
+    changed = np.abs(deaf - out.logits.numpy()).max(axis=1) > 1e-4
+    assert changed[: len(changed) // 2].any() and changed.sum() > 5
+
+
+def test_digits_come_where_numbers_are_spelled(learner):
+    """A place for each token of an answer that a digit may follow, none in questions and behind a number's last."""
+    questions = [asked("How deep is [ 40 , 300 ]?", 1), asked("How far did it go, 00123 or 00456?", 2)]
+    answers = ["`00812`", "`[+00120, -00035, +01000]` mm"]
+    said = [
+        dataclasses.replace(q, turns=((q.turns[0][0], a),)) for q, a in zip(questions, answers, strict=True)
+    ]
+    sample = pack("one", [shown(v) for v in views(2)], said, learner.form)
+    is_answer = sample.labels >= 0
+    assert (sample.places[~is_answer] == -1).all()
+    if not learner.model.told_digits:
+        assert (sample.places == -1).all()
+        return
+    for number in (3, 4):
+        here = np.flatnonzero((sample.owner == number) & is_answer)
+        text = ""
+        for at in here:
+            behind = len(text) - len(text.rstrip("0123456789"))
+            assert sample.places[at] == (behind if behind < DIGITS else -1)
+            text += learner.tokenizer.decode([int(sample.labels[at])])
+        assert answers[number - 3] in text
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from spatial_mllm_core.model.digits import DIGITS, NextDigit
 from spatial_mllm_core.model.pointing import Pointer, pointers
 from spatial_mllm_core.model.prompt import (
     PromptFormat,
@@ -144,6 +145,8 @@ class Sample:
         apart: every image is the first and only one of a prompt of its own.
         pointers: (token, image, x, y) of the coordinates of questions, for the first and the last image of each.
         told: (token, z-depth in metres) of the coordinates whose depths are told.
+        places: (S,) which digit of a number the next token of an answer would be, -1 where none, see
+            `spatial_mllm_core.model.digits`.
         told_pairs: (token, numbers of both kinds) of what is told about two images whatever is seen.
         pairs: (token, image, coordinates) of questions about several images: their first token, the last of the
             images, and what they name.
@@ -157,6 +160,7 @@ class Sample:
     positions: NDArray[np.int64]
     owner: NDArray[np.int64]
     seen: NDArray[np.int64]
+    places: NDArray[np.int64]
     targets: tuple[RowTargets, ...] | None = None
     apart: bool = False
     pointers: tuple[tuple[int, int, int, int], ...] = ()
@@ -227,10 +231,12 @@ def pack(
         blocks.add(tokens, owner, question.image_count, starts[question.image_count], labels, weights)
     if max_tokens is not None and len(blocks.ids) > max_tokens:
         raise ValueError(f"{len(blocks.ids)} tokens, at most {max_tokens} are taken")
+    arrays = blocks.arrays()
     return Sample(
         name,
         tuple(images),
-        **blocks.arrays(),
+        **arrays,
+        places=_places(arrays["ids"], arrays["labels"], form),
         targets=targets,
         apart=apart,
         pointers=tuple(pointing),
@@ -238,6 +244,24 @@ def pack(
         told_pairs=tuple(told_pairs),
         pairs=tuple(pairs),
     )
+
+
+def _places(ids: NDArray[np.int64], labels: NDArray[np.int64], form: Format) -> NDArray[np.int64]:
+    """(S,) of the digit that would come next, for tokens whose next one belongs to an answer, else -1."""
+    found = np.full(len(ids), -1, np.int64)
+    if form.words.number_digits != DIGITS:
+        return found
+    digit_ids = [form.encode(digit)[0] for digit in "0123456789"]
+    following = NextDigit(digit_ids)
+    was_asked = True
+    for at in np.flatnonzero(labels != IGNORE).tolist():
+        if was_asked or labels[at - 1] == IGNORE:
+            following, place = NextDigit(digit_ids), 0
+        else:
+            place = following.follow(int(ids[at]))
+        was_asked = False
+        found[at] = -1 if place is None else place
+    return found
 
 
 def _lettered(question: PackedQuestion) -> PackedQuestion:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from spatial_mllm_core.model.digits import DIGITS
 from spatial_mllm_training.augment import AugmentConfig
 from spatial_mllm_training.data.pair_config import PairConfig
 from spatial_mllm_training.data.rows_config import RowsConfig
@@ -14,7 +15,7 @@ from spatial_mllm_training.model.matcher import MatcherSize
 from spatial_mllm_training.supervision import LossConfig
 from spatial_mllm_training.supervision.dpt import SMALL_SIZE, DPTSize
 
-NUMBERS = {"number_digits": 5, "digit_weights": (1.0, 1.0, 0.3, 0.1)}
+NUMBERS = {"number_digits": DIGITS, "digit_weights": (1.0, 1.0, 0.3, 0.1)}
 """How small models write numbers: up to 99,999. An answer is right within 20 %, so its first two digits count."""
 
 
@@ -240,6 +241,8 @@ class TrainConfig:
             raise ValueError(
                 f"{self.number_digits} digits have no {len(self.digit_weights)} weights: number_digits or fewer"
             )
+        if self.model.told_digits and self.number_digits != DIGITS:
+            raise ValueError(f"digits that are told are of numbers of {DIGITS}: number_digits is {DIGITS}")
         if self.model.deep_pointers and self.published is None and self.text_weight and not self.depth_weight:
             raise ValueError("deep pointers tell what the depth head says: its weight is more than 0")
         if self.data.told_questions and (self.published is not None or self.model.matcher is None):

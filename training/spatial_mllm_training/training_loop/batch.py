@@ -74,6 +74,8 @@ _PLAIN = (
     "pointer_weights",
     "pointer_images",
     "pointer_cells",
+    "places",
+    "owners",
     "told",
     "told_m",
     "told_pairs",
@@ -96,6 +98,7 @@ class Batch:
         told: (T, 2) row and token of coordinates without an image; told_m: (T,) their z-depths, metres.
         told_pairs: (U, 2) row and token of what is told of two images that nobody sees; told_numbers: (U, 2, 8)
             float64, see `told.Told`.
+        places: (B, S) see `Sample`; owners: (B, S) to which question, or image, of all of the batch a token belongs.
         pairs: (Q, 2) row and first token of questions about several images; pair_images: (Q, 2) the first and the
             last of them, in prompt order; pair_points: (Q, 2) the coordinate that they name first, -1 for none.
         groups: the images, by size.
@@ -113,6 +116,8 @@ class Batch:
     pointer_weights: Tensor
     pointer_images: Tensor
     pointer_cells: Tensor
+    places: Tensor
+    owners: Tensor
     told: Tensor
     told_m: Tensor
     told_pairs: Tensor
@@ -167,6 +172,8 @@ class Batch:
         if found["told_numbers"].ndim == 2:  # files of before digits
             shares = found["told_numbers"]
             found["told_numbers"] = torch.stack([shares, torch.full_like(shares, torch.nan)], dim=1)
+        if "places" not in found:
+            found |= {"places": torch.full_like(found["ids"], -1), "owners": torch.zeros_like(found["ids"])}
         return cls(**found, groups=tuple(ImageGroup(**groups[n]) for n in sorted(groups, key=int)))
 
 
@@ -193,6 +200,8 @@ def collate(
     positions = np.zeros((3, count, length), np.int64)
     mask = np.zeros((count, length, length), bool)
     mask[:, np.arange(length), np.arange(length)] = True
+    places = np.full((count, length), -1, np.int64)
+    owners = np.zeros((count, length), np.int64)
     for b, s in enumerate(samples):
         n = len(s.ids)
         ids[b, :n], labels[b, :n], weights[b, :n], positions[:, b, :n] = (
@@ -202,6 +211,7 @@ def collate(
             s.positions,
         )
         mask[b, :n, :n] = s.mask()
+        places[b, :n], owners[b, :n] = s.places, owners.max() + 1 + s.owner
     return Batch(
         ids=torch.from_numpy(ids),
         labels=torch.from_numpy(labels),
@@ -209,6 +219,8 @@ def collate(
         positions=torch.from_numpy(positions),
         mask=torch.from_numpy(mask)[:, None],
         **_pointers(samples, cells),
+        places=torch.from_numpy(places),
+        owners=torch.from_numpy(owners),
         **_told(samples),
         **_seen_twice(samples),
         groups=_groups(samples, maps, match_stride, cells),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spatial_mllm_core.model import told
-from spatial_mllm_core.model.digits import depth_digits
+from spatial_mllm_core.model.digits import COUNT, digit_codes
 from spatial_mllm_core.model.engine import Float32
 from spatial_mllm_core.model.pointing import depth_code
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
@@ -22,11 +22,10 @@ from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
 def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
     """(B, S, D) embeddings of prompts with their visual tokens in place."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
-    if model.matcher is not None and len(batch.told_pairs):
-        known = [told.Told(*map(tuple, of.tolist())) for of in batch.told_numbers]
-        embeds = _with_codes(model, embeds, batch.told_pairs, known)
+    digits = _Digits(batch)
     if not batch.groups:
-        return _with_told_depths(model, embeds, batch)
+        embeds = _with_told_depths(model, embeds, batch, digits)
+        return digits.added(model, _with_told_pairs(model, embeds, batch, digits))
     tokens = [
         model.embed_images(
             normalised(model.processing, g.pixels.permute(0, 3, 1, 2)), g.rays, g.has_camera, g.first
@@ -34,27 +33,58 @@ def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
         for g in batch.groups
     ]
     visual = _in_prompt_order(tokens, batch.groups)
-    embeds = _with_told_depths(model, embeds, batch, visual)
+    embeds = _with_told_depths(model, embeds, batch, digits, visual)
     embeds = embeds.to(visual.dtype).masked_scatter(model.image_mask(batch.ids)[..., None], visual)
     wanted = _asked_about(model, batch)
     maps = _depth_maps(model, batch, embeds, wanted) if wanted else {}
+    if model.pointers and len(batch.pointers):
+        shown = (batch.pointer_weights[..., None].to(visual.dtype) * visual[batch.pointer_tokens]).sum(1)
+        embeds = _added(embeds, batch.pointers, shown)
+        if model.deep_pointers:
+            embeds = _with_depths(embeds, batch.pointers, _pointed_m(batch, maps), digits)
     if model.matcher is not None and len(batch.pairs):
-        embeds = _with_matches(model, embeds, batch, maps)
-    if not model.pointers or not len(batch.pointers):
-        return embeds
-    shown = (batch.pointer_weights[..., None].to(visual.dtype) * visual[batch.pointer_tokens]).sum(1)
-    embeds = _added(embeds, batch.pointers, shown)
-    return _with_depths(model, embeds, batch.pointers, _pointed_m(batch, maps)) if maps else embeds
+        embeds = _with_matches(model, embeds, batch, maps, digits)
+    return digits.added(model, _with_told_pairs(model, embeds, batch, digits))
 
 
-_NEXT = torch.tensor([0, 1])
-"""From a row and token to the next token."""
+class _Digits:
+    """What the questions of a batch are told in digits, see `spatial_mllm_core.model.digits`."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._owners = batch.owners.cpu().numpy()
+        self._places = batch.places.cpu().numpy()
+        self._spelled: dict[int, list[float]] = {}
+
+    def depths(self, places: Tensor, depth_m: NDArray[np.floating]) -> None:
+        """Of points whose words end at (P, 2) rows and tokens; NaN: not told."""
+        by_question: dict[int, list[float]] = {}
+        for (row, token), z in zip(places.tolist(), depth_m.tolist(), strict=True):
+            if np.isfinite(z):
+                by_question.setdefault(int(self._owners[row, token]), []).append(z)
+        self._spelled |= {of: list(told.of_depths(each).spelled) for of, each in by_question.items()}
+
+    def pairs(self, places: Tensor, known: Sequence[told.Told]) -> None:
+        """Of questions that begin at (N, 2) rows and tokens, in place of the depths that they point at."""
+        for (row, token), each in zip(places.tolist(), known, strict=True):
+            self._spelled[int(self._owners[row, token])] = list(each.spelled)
+
+    def added(self, model: CameraAwareVLM, embeds: Tensor) -> Tensor:
+        """The embeddings with what comes next at every token of the answers."""
+        if not model.told_digits or not self._spelled:
+            return embeds
+        rows, tokens = np.nonzero((self._places >= 0) & np.isin(self._owners, list(self._spelled)))
+        numbers = np.array([self._spelled[of] for of in self._owners[rows, tokens].tolist()], np.float64)
+        codes = digit_codes(numbers.reshape(-1, COUNT), self._places[rows, tokens], embeds.shape[-1])
+        places = torch.from_numpy(np.stack([rows, tokens], axis=1)).to(embeds.device)
+        return _added(embeds, places, torch.from_numpy(codes))
+
+
 _STRIDE = 7919
 """A prime: which look a told point has depends on nothing but its place in the batch."""
 
 
 def _with_told_depths(
-    model: CameraAwareVLM, embeds: Tensor, batch: Batch, visual: Tensor | None = None
+    model: CameraAwareVLM, embeds: Tensor, batch: Batch, digits: _Digits, visual: Tensor | None = None
 ) -> Tensor:
     """Points whose depths are told carry them, behind the look of some other point, as those of images do.
 
@@ -69,18 +99,22 @@ def _with_told_depths(
     if visual is not None:
         looks = visual.detach()[torch.arange(count, device=visual.device) * _STRIDE % len(visual)]
         embeds = _added(embeds, batch.told, looks)
-    return _with_depths(model, embeds, batch.told, batch.told_m.cpu().numpy())
+    return _with_depths(embeds, batch.told, batch.told_m.cpu().numpy(), digits)
 
 
-def _with_depths(
-    model: CameraAwareVLM, embeds: Tensor, places: Tensor, depth_m: NDArray[np.floating]
-) -> Tensor:
-    """How far the points are that end at (P, 2) rows and tokens; digits stand at the next ones. NaN: not told."""
-    width = embeds.shape[-1]
-    embeds = _added(embeds, places, torch.from_numpy(np.nan_to_num(depth_code(depth_m, width))))
-    if model.told_digits:
-        embeds = _added(embeds, places + _NEXT.to(places), torch.from_numpy(depth_digits(depth_m, width)))
-    return embeds
+def _with_depths(embeds: Tensor, places: Tensor, depth_m: NDArray[np.floating], digits: _Digits) -> Tensor:
+    """How far the points are whose words end at (P, 2) rows and tokens; NaN: not told."""
+    digits.depths(places, depth_m)
+    codes = np.nan_to_num(depth_code(depth_m, embeds.shape[-1]))
+    return _added(embeds, places, torch.from_numpy(codes))
+
+
+def _with_told_pairs(model: CameraAwareVLM, embeds: Tensor, batch: Batch, digits: _Digits) -> Tensor:
+    """What is told of two images that nobody sees."""
+    if model.matcher is None or not len(batch.told_pairs):
+        return embeds
+    known = [told.Told(*map(tuple, of.tolist())) for of in batch.told_numbers]
+    return _with_codes(embeds, batch.told_pairs, known, digits)
 
 
 def _added(embeds: Tensor, places: Tensor, codes: Tensor) -> Tensor:
@@ -152,7 +186,9 @@ def _depth_maps(model: CameraAwareVLM, batch: Batch, embeds: Tensor, wanted: set
     return found
 
 
-def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Mapping[int, Float32]) -> Tensor:
+def _with_matches(
+    model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Mapping[int, Float32], digits: _Digits
+) -> Tensor:
     """Questions about several images carry what they are told of them, as if served."""
     views = _views(model, batch, maps)
     known: dict[tuple[int, int], ViewPair] = {}
@@ -163,16 +199,14 @@ def _with_matches(model: CameraAwareVLM, embeds: Tensor, batch: Batch, maps: Map
             known[first, later] = ViewPair(views[first], views[later])
         named = [(point[0], point[1])] if min(point) >= 0 else []
         found.append(told.of_question(known[first, later], named))
-    return _with_codes(model, embeds, batch.pairs, found)
+    return _with_codes(embeds, batch.pairs, found, digits)
 
 
-def _with_codes(model: CameraAwareVLM, embeds: Tensor, places: Tensor, known: Sequence[told.Told]) -> Tensor:
-    """What is told of two images, added at (N, 2) rows and tokens and those behind them."""
-    width = embeds.shape[-1]
-    codes = torch.from_numpy(np.stack([told.codes(each, width, digits=model.told_digits) for each in known]))
-    for behind, of_token in enumerate(codes.unbind(1)):
-        embeds = _added(embeds, places + behind * _NEXT.to(places), of_token)
-    return embeds
+def _with_codes(embeds: Tensor, places: Tensor, known: Sequence[told.Told], digits: _Digits) -> Tensor:
+    """What is told of two images, added at (N, 2) rows and tokens."""
+    digits.pairs(places, known)
+    codes = np.stack([told.code(each.shares, embeds.shape[-1]) for each in known])
+    return _added(embeds, places, torch.from_numpy(codes))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spatial_mllm_core import tasks
-from spatial_mllm_core.model.digits import DIGITS
+from spatial_mllm_core.model.digits import DIGITS, SCALE
 from spatial_mllm_core.model.told import COUNT, code
 from spatial_mllm_training.data.drills import DrillSource
 from spatial_mllm_training.data.movement_drills import movement_question
@@ -213,7 +213,7 @@ def test_digits_of_what_is_told_come_with_the_answer():
         for n, number in enumerate(numbers):
             if np.isfinite(number):
                 angle = 2 * np.pi * int(f"{int(number):05d}"[place]) / 10 * np.arange(1, 5)
-                expected[8 * n : 8 * n + 8] = 2.0 * np.concatenate([np.sin(angle), np.cos(angle)])
+                expected[8 * n : 8 * n + 8] = SCALE * np.concatenate([np.sin(angle), np.cos(angle)])
         np.testing.assert_allclose(digits[row, token], expected, atol=1e-5)
 
 

@@ -155,8 +155,8 @@ def test_answers_and_depth_equal_the_stock_model(bundle, small_model, tokenizer,
     np.testing.assert_allclose(depth_m, torch.exp(log_depth)[0].numpy(), rtol=1e-2)
 
     seen: list[str] = []
-    asked, _ = model._embedded(question + "<|assistant|>", prefix)
-    text, confidence = model._generate(prefix, asked, model._chooser(), 6, None, seen.append, None)
+    asked, digits = model._embedded(question + "<|assistant|>", prefix)
+    text, confidence = model._generate(prefix, asked, digits, model._chooser(), 6, None, seen.append, None)
     assert text == tokenizer.decode(expected_ids).strip()
     assert 0.0 < confidence <= 1.0
     assert len(seen) == 6

@@ -28,7 +28,7 @@ from spatial_mllm_training.scenes.cameras import HELD_OUT_HFOV_DEG
 WINDOW_TRIES = 32
 FAR_SEEN_SHARES = 0.1, 0.52
 """Of a first image's cells that a far one shows, too: where 6 to 35 % of the places of two like images are common
-ones, as in MultiSPA's pairs (papers.md 2.1), 0.11 to 0.52 of each are."""
+ones, as in MultiSPA's pairs (papers.md 2.3), 0.11 to 0.52 of each are."""
 _SHARE_CELLS = 9, 12
 
 

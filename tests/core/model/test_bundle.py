@@ -154,7 +154,8 @@ def test_dots_without_their_graph_or_without_pointers_are_refused(copy):
     edit_manifest(copy, lambda raw: raw["files"].pop(DOTS, None))
     fault = fault_of(copy)
     assert fault.code is ErrorCode.BAD_MANIFEST and DOTS in fault.sentence
-    edit_manifest(copy, lambda raw: raw["input"].update(matching=False, deep_pointers=False, pointers=False))
+    without = dict.fromkeys(("matching", "deep_pointers", "told_digits"), False)
+    edit_manifest(copy, lambda raw: raw["input"].update(**without, pointers=False))
     assert "no pointers" in fault_of(copy).sentence
 
 

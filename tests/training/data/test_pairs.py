@@ -300,11 +300,12 @@ def test_packed_questions_do_not_see_each_other(scene, tokenizer, small_model):
     objective = Objective(small_model)
     together = objective.predict(collate([sample], pad)).logits
     start = 0
+    kept = ("ids", "labels", "weights", "owner", "seen", "places")
     for number in range(3, int(sample.owner.max()) + 1):
         keep = np.flatnonzero((sample.owner <= 2) | (sample.owner == number))
         alone = replace(
             sample,
-            **{name: getattr(sample, name)[keep] for name in ("ids", "labels", "weights", "owner", "seen")},
+            **{name: getattr(sample, name)[keep] for name in kept},
             positions=sample.positions[:, keep],
         )
         logits = objective.predict(collate([alone], pad)).logits

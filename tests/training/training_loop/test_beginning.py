@@ -177,6 +177,7 @@ def test_images_apart_are_seen_as_if_each_were_alone(scenes, micro):
         positions=sample.positions[:, half:],
         owner=sample.owner[half:] - 1,
         seen=sample.seen[half:],
+        places=sample.places[half:],
         targets=sample.targets[1:],
     )
     assert (sample.ids[:half] == sample.ids[half:]).all()  # the second one is called the first, too

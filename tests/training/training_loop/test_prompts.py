@@ -160,6 +160,7 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("learner", [KINDS["deep"], KINDS["digits"]], ids=["deep", "digits"], indirect=True)
 @pytest.mark.parametrize(
     ("task", "images", "said"),
     [

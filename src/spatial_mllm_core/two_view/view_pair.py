@@ -110,12 +110,12 @@ class ViewPair:
         """Of the later camera; None without cameras, or where the images do not tell."""
         if self.first.token_rays is None or self.later.token_rays is None:
             return None
-        pose = first_pose = self._fitted(self.matches)
+        pose = self._fitted(self.matches)
         for radius in GUIDED_RADII:
-            if pose is None or first_pose is None or pose.is_still:
+            if pose is None or pose.is_still:
                 break
             better = self._fitted(self._guided(pose, radius))
-            pose = pose if better is None else replace(better, inliers=first_pose.inliers)
+            pose = pose if better is None else replace(better, inliers=pose.inliers)
         return pose
 
     def _fitted(self, matches: Matches) -> RelativePose | None:

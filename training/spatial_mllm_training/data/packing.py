@@ -253,13 +253,11 @@ def _places(ids: NDArray[np.int64], labels: NDArray[np.int64], form: Format) -> 
         return found
     digit_ids = [form.encode(digit)[0] for digit in "0123456789"]
     following = NextDigit(digit_ids)
-    was_asked = True
     for at in np.flatnonzero(labels != IGNORE).tolist():
-        if was_asked or labels[at - 1] == IGNORE:
-            following, place = NextDigit(digit_ids), 0
-        else:
-            place = following.follow(int(ids[at]))
-        was_asked = False
+        begins = at == 0 or labels[at - 1] == IGNORE
+        if begins:
+            following = NextDigit(digit_ids)
+        place = following.place if begins else following.follow(int(ids[at]))
         found[at] = -1 if place is None else place
     return found
 

@@ -18,9 +18,9 @@ from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.digits import DIGITS
 from spatial_mllm_core.model.prompt import PromptFormat
 
-FORMAT_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
-"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching, 6 dots, 7 digits; a
-bundle is of the first format that can say it."""
+FORMAT_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
+"""That are read. 2 has clips or pointers, 3 deep pointers, 4 letters for named points, 5 matching, 6 dots, 7 digits, 8
+copies; a bundle is of the first format that can say it."""
 FIRST_IMAGE = "first_image"
 """Input of the vision graph of a bundle with clips."""
 MANIFEST = "manifest.json"
@@ -45,6 +45,7 @@ class Manifest:
         deep_pointers: and how far that is.
         matching: questions about several images are told how these belong together, see `told`.
         told_digits: what deep pointers and matching tell is told in digits, too, while it is answered, see `digits`.
+        copied_digits: the decoder may copy these: its output has a chance for each number, too.
         dots_w, dots_h: size of the image in which dots are found, pixels; 0 where none are.
         depth_w, depth_h: cells of the lifted depth map.
         tap_layers: hidden_states indices that feed the lift graph.
@@ -65,6 +66,7 @@ class Manifest:
     deep_pointers: bool
     matching: bool
     told_digits: bool
+    copied_digits: bool
     dots_w: int
     dots_h: int
     grid_w: int
@@ -92,6 +94,8 @@ class Manifest:
 
     @property
     def _format_version(self) -> int:
+        if self.copied_digits:
+            return 8
         if self.told_digits:
             return 7
         if self.dots_w:
@@ -120,6 +124,7 @@ class Manifest:
                     **({"deep_pointers": True} if self.deep_pointers else {}),
                     **({"matching": True} if self.matching else {}),
                     **({"told_digits": True} if self.told_digits else {}),
+                    **({"copied_digits": True} if self.copied_digits else {}),
                     **({"dots": [self.dots_w, self.dots_h]} if self.dots_w else {}),
                 },
                 "depth": {"width": self.depth_w, "height": self.depth_h},
@@ -168,6 +173,7 @@ class Manifest:
                 deep_pointers=bool(raw["input"].get("deep_pointers", False)),
                 matching=bool(raw["input"].get("matching", False)),
                 told_digits=bool(raw["input"].get("told_digits", False)),
+                copied_digits=bool(raw["input"].get("copied_digits", False)),
                 dots_w=dots_w,
                 dots_h=dots_h,
                 depth_w=int(raw["depth"]["width"]),
@@ -209,6 +215,8 @@ class Manifest:
                 ErrorCode.BAD_MANIFEST,
                 f"{where} tells the digits of numbers of {DIGITS}, but answers have {manifest.prompt.number_digits}",
             )
+        if manifest.copied_digits and not manifest.told_digits:
+            raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} copies digits, but tells none")
         if dots_w and not manifest.pointers:
             raise SpatialError(ErrorCode.BAD_MANIFEST, f"{where} finds dots, but has no pointers")
         beside = {MATCHER: manifest.matching, DOTS: bool(dots_w)}

@@ -24,7 +24,7 @@ class DecoderOutput:
     """One decoder call over S new tokens.
 
     Attributes:
-        logits: (V,) float32 of the last token.
+        logits: (V,) float32 of the last token; (V + C,) of a bundle that copies digits, see `digits.with_copies`.
         taps: (4, S, D) float32 hidden states at the bundle's tap layers.
         cache: the prefix extended by the S tokens.
     """

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_core.model.bundle import DOTS, FIRST_IMAGE, MATCHER, Bundle, Manifest
+from spatial_mllm_core.model.digits import COUNT
 from spatial_mllm_core.model.engine import DecoderOutput, Float32, KVCache
 
 PROVIDERS = {
@@ -51,6 +52,7 @@ class OrtEngine:
         self._decoder = _session(
             bundle.path("decoder.onnx"), options, wanted, _decoder_signature(self.manifest)
         )
+        _check_logits(self._decoder, self.manifest)
         self._lift = _session(bundle.path("lift.onnx"), options, wanted, _lift_signature(self.manifest))
         m = self.manifest
         self._matcher = self._dots = None
@@ -112,6 +114,17 @@ def _decoder_signature(m: Manifest) -> dict[str, tuple[Any, ...]]:
         for kind in ("key", "value")
     }
     return {"embeddings": (1, None, m.hidden), "positions": (3, 1, None), **past}
+
+
+def _check_logits(decoder: ort.InferenceSession, m: Manifest) -> None:
+    """Refuse a decoder whose logits are of another width than the manifest says, where the graph says it."""
+    expected = m.vocabulary + (COUNT if m.copied_digits else 0)
+    found = decoder.get_outputs()[0].shape[-1]
+    if isinstance(found, int) and found != expected:
+        raise SpatialError(
+            ErrorCode.MODEL_SIGNATURE,
+            f"the logits of decoder.onnx should be {expected} wide, they are {found}",
+        )
 
 
 def _lift_signature(m: Manifest) -> dict[str, tuple[Any, ...]]:

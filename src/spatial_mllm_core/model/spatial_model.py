@@ -33,7 +33,7 @@ from spatial_mllm_core.model.choosing import (
     chooser,
     coordinate_parts,
 )
-from spatial_mllm_core.model.digits import NextDigit, codes_of_places
+from spatial_mllm_core.model.digits import Spelling
 from spatial_mllm_core.model.dots import read_dots
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
@@ -269,14 +269,14 @@ class SpatialModel:
         began = time.monotonic()
         question = self._question(request)
         prefix = self._prefix(request.frames)
-        asked_of, digits = self._embedded(question.words + self.manifest.prompt.question_suffix, prefix)
+        asked_of, spelling = self._embedded(question.words + self.manifest.prompt.question_suffix, prefix)
         deadline = None if request.deadline_s is None else began + request.deadline_s
         parts = self._coordinates if question.wants_coordinate and not question.said else None
         choose = CoordinateReader(parts).choose if parts else self._chooser(question.said)
         said, confidence = self._generate(
             prefix,
             asked_of,
-            digits,
+            spelling,
             choose,
             request.max_new_tokens,
             deadline,
@@ -316,14 +316,14 @@ class SpatialModel:
         self,
         prefix: Prefix,
         embeddings: Float32,
-        digits: Float32 | None,
+        spelling: Spelling | None,
         choose: Choose,
         max_new_tokens: int,
         deadline: float | None,
         on_text: OnText | None,
         should_stop: ShouldStop | None,
     ) -> tuple[str, float]:
-        """(text, mean probability of its tokens) after the (S, D) embeddings of a question, with its digits."""
+        """(text, mean probability of its tokens) after the (S, D) embeddings of a question, with its spelling."""
         room = self.manifest.context - prefix.cache.length - len(embeddings)
         if room < 1:
             raise SpatialError(
@@ -331,7 +331,6 @@ class SpatialModel:
                 f"frames and question take {prefix.cache.length + len(embeddings)} tokens of {self.manifest.context}",
             )
         position, cache = prefix.next_position, prefix.cache
-        following = NextDigit(self._digit_ids if digits is not None else ())
         answer: list[int] = []
         probabilities: list[float] = []
         for _ in range(min(max_new_tokens, room)):
@@ -343,8 +342,9 @@ class SpatialModel:
                 )
             out = self._decode(embeddings, text_positions(len(embeddings), position), cache)
             position, cache = position + len(embeddings), out.cache
-            token = choose(out.logits)
-            shifted = out.logits.astype(np.float64) - float(out.logits.max())
+            logits = out.logits if spelling is None else spelling.logits(out.logits)
+            token = choose(logits)
+            shifted = logits.astype(np.float64) - float(logits.max())
             probabilities.append(float(np.exp(shifted[token]) / np.exp(shifted).sum()))
             if token == self._stop_id:
                 break
@@ -352,12 +352,13 @@ class SpatialModel:
             if on_text is not None:
                 on_text(self._words(answer))
             embeddings = self._embedding[[token]]
-            if digits is not None and (place := following.follow(token)) is not None:
-                embeddings = embeddings + digits[place]
+            if spelling is not None:
+                spelling.follow(token)
+                embeddings = embeddings + spelling.code
         return self._words(answer).strip(), float(np.mean(probabilities))
 
-    def _embedded(self, words: str, prefix: Prefix) -> tuple[Float32, Float32 | None]:
-        """(S, D) embeddings of a question behind its frames, and what tokens of its answer carry, see `digits`."""
+    def _embedded(self, words: str, prefix: Prefix) -> tuple[Float32, Spelling | None]:
+        """(S, D) embeddings of a question behind its frames, and how its answer is spelled, see `digits`."""
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
         found = pointers(words, self._encode) if m.pointers else []
@@ -377,9 +378,10 @@ class SpatialModel:
                 depths_m.append(float(there_m[0]))
         if not m.told_digits:
             return embeddings, None
-        digits = codes_of_places((known or told.of_depths(depths_m)).spelled, m.hidden)
-        embeddings[-1] += digits[0]
-        return embeddings, digits
+        numbers = (known or told.of_depths(depths_m)).spelled
+        spelling = Spelling(numbers, self._digit_ids, m.hidden, copies=m.copied_digits)
+        embeddings[-1] += spelling.code
+        return embeddings, spelling
 
     def _words(self, answer: list[int]) -> str:
         text = str(self._tokenizer.decode(answer))

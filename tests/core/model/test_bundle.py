@@ -60,7 +60,8 @@ def test_the_shipped_bundle_verifies_and_its_manifest_round_trips(bundle_folder)
     assert (bundle_folder / "MODEL_CARD.md").is_file()
 
 
-BEFORE_MATCHING = {"matching": False, "told_digits": False, "dots_w": 0, "dots_h": 0}
+BEFORE_DIGITS = {"told_digits": False, "copied_digits": False}
+BEFORE_MATCHING = {**BEFORE_DIGITS, "matching": False, "dots_w": 0, "dots_h": 0}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_dots_are_the_sixth_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     files = {**manifest.files, DOTS: ("0" * 64, 1), MATCHER: ("0" * 64, 1)}
     for size in ((0, 0), (256, 192)):
-        has = {"told_digits": False, "dots_w": size[0], "dots_h": size[1]}
+        has = {**BEFORE_DIGITS, "dots_w": size[0], "dots_h": size[1]}
         text = dataclasses.replace(manifest, files=files, **has).to_json()
         raw = json.loads(text)
         assert (raw["format_version"] == 6) == ("dots" in raw["input"]) == (size != (0, 0))
@@ -129,10 +130,34 @@ def test_dots_are_the_sixth_format(bundle_folder):
 def test_digits_are_the_seventh_format(bundle_folder):
     manifest = open_bundle(bundle_folder).manifest
     for digits in (False, True):
-        text = dataclasses.replace(manifest, told_digits=digits).to_json()
+        text = dataclasses.replace(manifest, told_digits=digits, copied_digits=False).to_json()
         raw = json.loads(text)
         assert (raw["format_version"] == 7) == ("told_digits" in raw["input"]) == digits
         assert Manifest.from_json(text, "copy").told_digits == digits
+
+
+def test_copies_are_the_eighth_format(bundle_folder):
+    manifest = open_bundle(bundle_folder).manifest
+    for copied in (False, True):
+        text = dataclasses.replace(manifest, told_digits=True, copied_digits=copied).to_json()
+        raw = json.loads(text)
+        assert (raw["format_version"] == 8) == ("copied_digits" in raw["input"]) == copied
+        assert Manifest.from_json(text, "copy").copied_digits == copied
+
+
+def test_copies_of_digits_that_nobody_tells_are_refused(copy):
+    edit_manifest(copy, lambda raw: raw["input"].update(copied_digits=True, told_digits=False))
+    fault = fault_of(copy)
+    assert fault.code is ErrorCode.BAD_MANIFEST and "copies digits" in fault.sentence
+
+
+def test_a_decoder_of_another_width_than_the_manifest_says_is_refused(copy):
+    """With chances of copies or without: read as the other, they would be words."""
+    edit_manifest(
+        copy, lambda raw: raw["input"].update(copied_digits=not raw["input"].get("copied_digits", False))
+    )
+    fault = fault_of(copy)
+    assert fault.code is ErrorCode.MODEL_SIGNATURE and "logits" in fault.sentence
 
 
 def test_digits_of_nothing_that_is_told_are_refused(copy):
@@ -154,7 +179,7 @@ def test_dots_without_their_graph_or_without_pointers_are_refused(copy):
     edit_manifest(copy, lambda raw: raw["files"].pop(DOTS, None))
     fault = fault_of(copy)
     assert fault.code is ErrorCode.BAD_MANIFEST and DOTS in fault.sentence
-    without = dict.fromkeys(("matching", "deep_pointers", "told_digits"), False)
+    without = dict.fromkeys(("matching", "deep_pointers", *BEFORE_DIGITS), False)
     edit_manifest(copy, lambda raw: raw["input"].update(**without, pointers=False))
     assert "no pointers" in fault_of(copy).sentence
 

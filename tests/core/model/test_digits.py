@@ -8,11 +8,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatial_mllm_core.model import told
-from spatial_mllm_core.model.digits import COUNT, DIGITS, SCALE, NextDigit, codes_of_places, digit_codes
+from spatial_mllm_core.model.digits import (
+    COUNT,
+    DIGITS,
+    SCALE,
+    NextDigit,
+    Spelling,
+    digit_codes,
+    digits_at,
+    with_copies,
+)
 from spatial_mllm_core.tasks import depth
 from spatial_mllm_core.tasks.text import widened
 
 WIDTH = 256
+DIGIT_IDS = tuple(range(20, 30))
+NAN = float("nan")
+
+
+def codes_of_places(numbers, width):
+    """What an answer of nothing but zeros is told at each of its digits."""
+    spelling = Spelling(numbers, DIGIT_IDS, width, copies=False)
+    codes = []
+    for _ in range(DIGITS):
+        codes.append(spelling.code)
+        spelling.follow(DIGIT_IDS[0])
+    assert not spelling.code.any()  # behind the last one
+    return np.stack(codes)
 
 
 def read_digit(part):
@@ -89,3 +111,51 @@ def test_the_next_digit_is_behind_those_that_stand_at_the_end(text):
         at_end = len(so_far) - len(so_far.rstrip("0123456789"))
         place = following.follow(ids.get(text[end - 1], ord(text[end - 1])))
         assert place == following.place == (at_end if at_end < DIGITS else None)
+
+
+@given(
+    st.lists(st.one_of(st.just(NAN), st.integers(0, 99_999)), min_size=COUNT, max_size=COUNT),
+    st.integers(0, DIGITS - 1),
+)
+def test_digits_are_those_of_the_text_of_a_number(numbers, place):
+    (found,) = digits_at(np.array([numbers], float), np.array([place]))
+    assert found.tolist() == [-1 if n != n else int(f"{n:05d}"[place]) for n in numbers]
+
+
+@given(
+    st.lists(st.integers(-1, 9), min_size=3, max_size=3),
+    st.lists(st.floats(-20, 0), min_size=43, max_size=43),
+)
+def test_copies_add_chances_to_the_digits_that_they_would_say(digits, scores):
+    words, copies = np.exp(np.array(scores[:40])), np.exp(np.array(scores[40:]))
+    for digit, chance in zip(digits, copies, strict=True):
+        if digit >= 0:
+            words[DIGIT_IDS[digit]] += chance
+    logits = with_copies(np.array(scores, np.float32), np.array(digits), DIGIT_IDS)
+    np.testing.assert_allclose(np.exp(logits.astype(float)), words, rtol=1e-5)
+
+
+def test_what_is_copied_goes_on_with_the_number_that_is_meant():
+    """A decoder that says nothing but "the second number" spells it; where no digit comes next its words are left."""
+    scores = np.log(np.full(40 + COUNT, 1e-6, np.float32))
+    scores[5], scores[40 + 1] = np.log(0.4), np.log(0.6)
+    spelling = Spelling([11_111, 90_210] + [NAN] * 6, DIGIT_IDS, WIDTH, copies=True)
+    said = ""
+    for _ in range(DIGITS):
+        token = int(spelling.logits(scores).argmax())
+        said += str(DIGIT_IDS.index(token))
+        spelling.follow(token)
+    assert said == "90210"
+    np.testing.assert_array_equal(spelling.logits(scores), scores[:40])
+    spelling.follow(5)
+    assert spelling.logits(scores).argmax() == DIGIT_IDS[9]
+
+
+def test_an_unknown_number_is_not_copied():
+    scores = np.log(np.full(40 + COUNT, 1e-6, np.float32))
+    scores[5], scores[40] = np.log(0.1), np.log(0.9)
+    np.testing.assert_array_equal(
+        Spelling([NAN] * COUNT, DIGIT_IDS, WIDTH, copies=True).logits(scores), scores[:40]
+    )
+    without = Spelling([1.0] * COUNT, DIGIT_IDS, WIDTH, copies=False)
+    assert without.logits(scores[:40]) is not None and len(without.logits(scores[:40])) == 40

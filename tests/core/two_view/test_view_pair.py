@@ -182,6 +182,54 @@ def test_codes_hold_what_happened(view_of, camera):
     assert distance < np.log(0.1 / 0.005) / np.log(8.0 / 0.005) * 1000
 
 
+@pytest.mark.parametrize(
+    "later", [looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.2, 0.0, 1.35), 5.0, -36.0)]
+)
+@pytest.mark.parametrize("error", [0.8, 1.0, 1.25])
+def test_what_slides_keeps_its_height_whatever_the_later_depth_says(view_of, camera, later, error):
+    first = looking((0.0, 0.0, 1.4), 0.0, -35.0)
+    one, two = view_of(camera, first), view_of(camera, later)
+    thing = np.random.default_rng(3).normal(size=(3, 3, 256)) * np.sqrt(60.0 / 256)
+    one.features[14:17, 8:11], two.features[17:20, 16:19] = thing, thing
+    two.depth_m[34:40, 32:38] *= error
+    ends = []
+    for pose, cell in ((first, (9.5, 15.5)), (later, (17.5, 18.5))):
+        (in_world,), _ = seen_by(camera, pose, np.array([cell]) / (CELLS_W, CELLS_H))
+        assert in_world[2] == pytest.approx(0.0, abs=1e-9)  # on the floor
+        ends.append(in_world)
+    moved_m = (ends[1] - ends[0]) @ first[:3, :3]
+    place = ViewPair(one, two).place(9.5 / CELLS_W, 15.5 / CELLS_H)
+    np.testing.assert_allclose(place.there, (17.5 / CELLS_W, 18.5 / CELLS_H), atol=0.01)
+    np.testing.assert_allclose(place.moved_m, moved_m, atol=0.05)
+    assert np.linalg.norm(moved_m) > 0.3
+
+
+def test_what_is_lifted_far_is_where_the_depth_map_says(view_of, camera):
+    """Taken from the floor to half the way to the camera: at its old height it would be twice as far."""
+    here = looking((0.0, 0.0, 1.4), 0.0, -35.0)
+    one, two = view_of(camera, here), view_of(camera, here)
+    thing = np.random.default_rng(3).normal(size=(3, 3, 256)) * np.sqrt(60.0 / 256)
+    one.features[14:17, 8:11], two.features[11:14, 8:11] = thing, thing
+    two.depth_m[22:28, 16:22] *= 0.5
+    (floor,), _ = seen_by(camera, here, np.array([[9.5 / CELLS_W, 15.5 / CELLS_H]]))
+    (behind,), _ = seen_by(camera, here, np.array([[9.5 / CELLS_W, 12.5 / CELLS_H]]))
+    lifted = (behind + here[:3, 3]) / 2
+    moved_m = ViewPair(one, two).place(9.5 / CELLS_W, 15.5 / CELLS_H).moved_m
+    np.testing.assert_allclose(moved_m, (lifted - floor) @ here[:3, :3], atol=0.05)
+    assert (lifted - floor)[2] > 0.5
+
+
+def test_a_ray_along_the_level_tells_no_height(view_of, camera):
+    """A thing at the height of the camera: its distance is the depth map's."""
+    here = looking((0.0, 0.0, 1.4), 0.0, -20.0)
+    one, two = view_of(camera, here), view_of(camera, here)
+    wall = np.array([0.0, 3.0, 1.4])
+    at = (camera.project(((wall - here[:3, 3]) @ here[:3, :3])[None])[0] + 0.5) / (WIDTH, HEIGHT)
+    two.depth_m[:] *= 1.1
+    moved_m = ViewPair(one, two).place(*at).moved_m
+    np.testing.assert_allclose(here[:3, :3] @ moved_m, (0.0, 0.3, 0.0), atol=0.03)
+
+
 def test_rays_are_those_of_the_camera_between_tokens_and_beyond_them(camera):
     places = np.random.default_rng(1).uniform(0, 1, (50, 2))
     pinhole = CameraModel.from_k(np.array([[90.0, 0, 50.0], [0, 110.0, 60.0], [0, 0, 1]]), WIDTH, HEIGHT)

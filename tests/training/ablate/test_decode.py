@@ -22,7 +22,7 @@ def slowly(learner, sample, questions, index):
     ids, positions = batch.ids, batch.positions
     own = torch.from_numpy(alone.mask())[None, None]
     told: list[int] = []
-    embeds = embedded(model, batch)
+    embeds = embedded(model, batch).embeds
     table = model.hf.get_input_embeddings()
     while len(told) < LONGEST:
         hidden, _ = model.decode(embeds, positions, own)

@@ -35,7 +35,9 @@ def test_the_loss_is_that_of_each_question_alone(asked):
             words = (q.words(), q.answer())
             alone = pack("one", item.sample.images, [PackedQuestion((words,), images)], builder.form)
             batch = collate([alone], learner.pad_id)
-            hidden, _ = learner.model.decode(embedded(learner.model, batch), batch.positions, batch.mask)
+            hidden, _ = learner.model.decode(
+                embedded(learner.model, batch).embeds, batch.positions, batch.mask
+            )
             chances = learner.model.hf.get_output_embeddings()(hidden[0]).double().softmax(-1).numpy()
             spoken = [(i, label) for i, label in enumerate(alone.labels) if label != IGNORE]
             assert learner.tokenizer.decode([t for _, t in spoken]).startswith(

@@ -81,7 +81,7 @@ def comparison_points(words):
 @torch.no_grad()
 def test_the_decoder_hears_a_told_depth_as_it_hears_a_seen_one(learner, drills):
     batch = collate([drills.sample(0), drills.sample(1)], learner.pad_id)
-    heard = embedded(learner.model, batch) - learner.model.hf.get_input_embeddings()(batch.ids)
+    heard = embedded(learner.model, batch).embeds - learner.model.hf.get_input_embeddings()(batch.ids)
     expected = torch.zeros_like(heard)
     for (row, token), depth_m in zip(batch.told.tolist(), batch.told_m.tolist(), strict=True):
         assert "]" in learner.tokenizer.decode([int(batch.ids[row, token])])
@@ -99,7 +99,7 @@ def test_beside_images_a_told_depth_stands_behind_the_look_of_some_place_of_thei
     seen = pack("seen", [image], [], learner.form)
     batch = collate([seen, drills.sample(0), drills.sample(1)], learner.pad_id)
     model = learner.model
-    embeds = embedded(model, batch)
+    embeds = embedded(model, batch).embeds
     looks = embeds[model.image_mask(batch.ids)]
     heard = (embeds - model.hf.get_input_embeddings()(batch.ids))[tuple(batch.told.unbind(1))]
     shown = heard - torch.from_numpy(depth_code(batch.told_m.numpy(), heard.shape[-1]))

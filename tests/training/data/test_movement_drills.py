@@ -129,7 +129,7 @@ def test_what_is_told_in_digits_is_what_answers_spell(name, at, unit):
 def test_the_decoder_hears_them_at_the_first_word(learner, tmp_path):
     source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
     batch = collate([source.sample(1), source.sample(3), source.sample(4)], learner.pad_id)
-    heard = embedded(learner.model, batch) - learner.model.hf.get_input_embeddings()(batch.ids)
+    heard = embedded(learner.model, batch).embeds - learner.model.hf.get_input_embeddings()(batch.ids)
     assert batch.told_numbers.shape == (16, 2, COUNT)
     rows = batch.told_pairs[:, 0].tolist()
     assert set(rows) == {0, 1}  # the third one is about depths
@@ -176,8 +176,8 @@ def test_drills_behind_images_are_told_what_they_say_and_not_what_is_seen(learne
         assert drilled.owner[token] > drilled.owner[token - 1] and drilled.seen[token] == 2
         assert drilled.positions[0, token] > drilled.positions[0, :size].min()
     batch = collate([drilled], learner.pad_id)
-    shown = embedded(learner.model.eval(), batch)
-    without = embedded(learner.model, dataclasses.replace(batch, told_pairs=batch.told_pairs[:0]))
+    shown = embedded(learner.model.eval(), batch).embeds
+    without = embedded(learner.model, dataclasses.replace(batch, told_pairs=batch.told_pairs[:0])).embeds
     for (_, token), (_, told) in zip(batch.told_pairs.tolist(), drilled.told_pairs, strict=True):
         carried = (shown - without)[0, token].detach()
         expected = torch.from_numpy(code(told.shares, len(carried)))
@@ -195,9 +195,9 @@ def test_digits_of_what_is_told_come_with_the_answer():
     learner = build_learner(dataclasses.replace(smoke, model=model, number_digits=DIGITS))
     source = DrillSource(learner.form, 0, served_words=0.5, movements=True)
     batch = collate([source.sample(1), source.sample(4)], learner.pad_id)
-    heard = embedded(learner.model, batch)
+    heard = embedded(learner.model, batch).embeds
     learner.model.told_digits = False
-    digits = (heard - embedded(learner.model, batch)).numpy()
+    digits = (heard - embedded(learner.model, batch).embeds).numpy()
     assert not digits[batch.places.numpy() < 0].any()
     known = {}
     for (row, token), told in zip(batch.told_pairs.tolist(), batch.told_numbers[:, 1].tolist(), strict=True):

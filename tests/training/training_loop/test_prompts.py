@@ -37,6 +37,7 @@ KINDS = {
     "deep": {"deep_pointers": True},
     "matching": {"deep_pointers": True, "matcher": MATCHER},
     "digits": {"deep_pointers": True, "matcher": MATCHER, "told_digits": True},
+    "copies": {"deep_pointers": True, "matcher": MATCHER, "told_digits": True, "copied_digits": True},
 }
 
 
@@ -87,9 +88,9 @@ def test_a_coordinate_carries_what_the_first_and_last_image_show_there(learner):
         pack("none", [], [asked("[ 7 , 7 ]", 0)], learner.form),
     ]
     batch = collate(samples, learner.pad_id)
-    with_them = embedded(model, batch)
+    with_them = embedded(model, batch).embeds
     model.pointers = False
-    added = with_them - embedded(model, batch)
+    added = with_them - embedded(model, batch).embeds
     (group,) = batch.groups
     from spatial_mllm_training.model.preprocess import normalised
 
@@ -240,9 +241,9 @@ def test_images_of_several_sizes_tell_their_depths_as_each_size_alone(learner):
     samples = [
         pack(str(i), [image], question, learner.form) for i, image in enumerate((shown(views(1)[0]), small))
     ]
-    both = embedded(model, collate(samples, learner.pad_id))
+    both = embedded(model, collate(samples, learner.pad_id)).embeds
     for row, sample in enumerate(samples):
-        alone = embedded(model, collate([sample], learner.pad_id))[0]
+        alone = embedded(model, collate([sample], learner.pad_id)).embeds[0]
         np.testing.assert_allclose(both[row, : len(alone)].numpy(), alone.numpy(), atol=1e-4)
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from spatial_mllm_core.model.choosing import chooser
+from spatial_mllm_core.model.digits import Spelling
 from spatial_mllm_core.tasks.text import lettered, narrowed
 from spatial_mllm_training.data.packing import IGNORE, Sample
 from spatial_mllm_training.training_loop.batch import collate
@@ -46,8 +48,9 @@ def answers(
     rows = torch.arange(len(samples), device=device)[:, None]
     decoder, table = model.family.decoder(model.hf), model.hf.get_input_embeddings()
     positions = decoder_positions(model, batch.positions)
+    embeds, numbers = embedded(model, batch)
     out = decoder(
-        inputs_embeds=embedded(model, batch),
+        inputs_embeds=embeds,
         position_ids=positions,
         attention_mask=batch.mask,
         use_cache=True,
@@ -71,20 +74,27 @@ def answers(
         )
         for few in told
     ]
+    digit_ids = [learner.form.encode(digit)[0] for digit in "0123456789"]
+    spellings = [
+        Spelling(of_question, digit_ids, embeds.shape[-1], copies=model.copy_gate is not None)
+        for of_question in numbers[rows, last].flatten(0, 1).tolist()
+    ]
     for turn in range(LONGEST):
-        logits = model.hf.get_output_embeddings()(hidden)
-        each = zip(choosers, logits.flatten(0, 1).float().cpu().numpy(), going.tolist(), strict=True)
-        chosen = [choose(row) if goes else stop for choose, row, goes in each]
+        scores = model.scores(hidden.flatten(0, 1)).float().cpu().numpy()
+        each = zip(choosers, spellings, scores, going.tolist(), strict=True)
+        chosen = [choose(spelling.logits(row)) if goes else stop for choose, spelling, row, goes in each]
         tokens = torch.tensor(chosen, device=device).view(last.shape)
-        for i, token in enumerate(tokens.flatten().tolist()):
+        for i, token in enumerate(chosen):
+            spellings[i].follow(token)
             if going[i] and token != stop:
                 texts[i].append(token)
             going[i] &= token != stop
         if not going.any() or turn == LONGEST - 1:
             break
+        codes = torch.from_numpy(np.stack([spelling.code for spelling in spellings]))
         seen = torch.cat([seen, own], dim=2)
         out = decoder(
-            inputs_embeds=table(tokens),
+            inputs_embeds=table(tokens) + codes.view(*tokens.shape, -1).to(embeds),
             position_ids=at + turn + 1,
             attention_mask=seen[:, None],
             past_key_values=out.past_key_values,

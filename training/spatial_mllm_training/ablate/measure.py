@@ -110,7 +110,9 @@ def depths_m(
     model = learner.model
     for part in parts(samples):
         batch = collate(part, learner.pad_id).to(device)
-        _, taps = model.decode(embedded(model, batch), decoder_positions(model, batch.positions), batch.mask)
+        _, taps = model.decode(
+            embedded(model, batch).embeds, decoder_positions(model, batch.positions), batch.mask
+        )
         images = [image for s in part for image in s.images]
         counts = [image.grid[0] * image.grid[1] for image in images]
         mask = model.image_mask(batch.ids)

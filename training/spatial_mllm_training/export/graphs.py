@@ -94,6 +94,7 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.decoder = model.family.decoder(model.hf)
         self.lm_head = model.hf.lm_head
+        self.copy_gate = model.copy_gate
         self.tap_layers = model.tap_layers
 
     def forward(
@@ -123,7 +124,10 @@ class DecoderGraph(nn.Module):
             y = F.scaled_dot_product_attention(q, repeat_kv(k, groups), repeat_kv(v, groups), attn_mask=mask)
             x = x + attn.o_proj(y.transpose(1, 2).reshape(1, new, -1))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        logits = self.lm_head(decoder.norm(x[:, -1]))
+        last = decoder.norm(x[:, -1])
+        logits = self.lm_head(last)
+        if self.copy_gate is not None:
+            logits = self.copy_gate(logits, last)
         return logits, torch.stack(taps), present
 
 

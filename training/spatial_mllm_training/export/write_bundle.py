@@ -145,6 +145,7 @@ def write_bundle(
         deep_pointers=model.deep_pointers,
         matching=model.matcher is not None,
         told_digits=model.told_digits,
+        copied_digits=model.copy_gate is not None,
         dots_w=WIDTH if dots else 0,
         dots_h=HEIGHT if dots else 0,
         grid_w=grid_w,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spatial_mllm_core.errors import ErrorCode, SpatialError
 from spatial_mllm_training.model import additions_file
 from spatial_mllm_training.model.coordinate_code import CoordinateCode
+from spatial_mllm_training.model.copy_gate import CopyGate
 from spatial_mllm_training.model.dpt import DPTHead
 from spatial_mllm_training.model.families import FAMILIES, ModelFamily
 from spatial_mllm_training.model.families.base import tap_layers as published_taps
@@ -47,6 +48,7 @@ class CameraAwareVLM(nn.Module):
         pointers: coordinates of a question carry what is seen there (`training_loop.prompts` adds it).
         deep_pointers: and how far that is.
         told_digits: what deep pointers and the matcher tell is told in digits, too (likewise).
+        copy_gate: what copies these in answers, or None.
         frozen_vision: `embed_images` teaches the tower and the projector nothing.
         matcher: what tells questions about several images how they belong together (likewise), or None.
         depth_head, spatial_heads, feature_projector: the parts that `heads` asks for, or None.
@@ -82,6 +84,7 @@ class CameraAwareVLM(nn.Module):
         self.pointers = False
         self.deep_pointers = False
         self.told_digits = False
+        self.copy_gate: CopyGate | None = None
         self.frozen_vision = False
         self.matcher: Matcher | None = None
         self.depth_head = self.heads.single_head(hidden)
@@ -216,6 +219,11 @@ class CameraAwareVLM(nn.Module):
         )
         return result.last_hidden_state, [result.hidden_states[i] for i in self.tap_layers]
 
+    def scores(self, hidden_MD: Tensor) -> Tensor:
+        """(M, V) logits of the words behind M final hidden states; with a gate (M, V + C), as it gives them."""
+        logits = self.hf.get_output_embeddings()(hidden_MD)
+        return logits if self.copy_gate is None else self.copy_gate(logits, hidden_MD)
+
     # -- taps out: what heads of any kind read ------------------------------------------------------
 
     def visual_taps(
@@ -304,6 +312,7 @@ class CameraAwareVLM(nn.Module):
             "rest of the base": self.hf,
             "ray_embedding": self.ray_embedding,
             "matcher": self.matcher or nn.Identity(),
+            "copy_gate": self.copy_gate or nn.Identity(),
             "heads": self,
         }
         seen: set[int] = set()

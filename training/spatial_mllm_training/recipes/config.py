@@ -47,6 +47,7 @@ class ModelConfig:
         matcher: questions about several images are told how the camera moved, and what became of their coordinates
             (`spatial_mllm_core.two_view`), by matches of cells and that depth; None: they are not.
         told_digits: all this is told in the digits of answers, too (`spatial_mllm_core.model.digits`).
+        copied_digits: and may be copied (`model.copy_gate`).
     """
 
     family: str = "qwen2_5_vl"
@@ -70,6 +71,7 @@ class ModelConfig:
     deep_pointers: bool = False
     matcher: MatcherSize | None = None
     told_digits: bool = False
+    copied_digits: bool = False
 
     def __post_init__(self) -> None:
         if self.deep_pointers and not self.pointers:
@@ -80,6 +82,8 @@ class ModelConfig:
             )
         if self.told_digits and not self.deep_pointers:
             raise ValueError("digits are of what is told: a model that is told digits has deep pointers")
+        if self.copied_digits and not self.told_digits:
+            raise ValueError("digits that are copied are told: both are set")
 
 
 @dataclass(frozen=True)

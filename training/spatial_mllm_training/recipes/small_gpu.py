@@ -40,6 +40,7 @@ def small_gpu() -> TrainConfig:
             deep_pointers=True,
             matcher=MatcherSize(stride=8),
             told_digits=True,
+            copied_digits=True,
         ),
         # images of one camera: their pixels can be compared
         data=PairConfig(

@@ -36,6 +36,7 @@ def tiny_cpu() -> TrainConfig:
             deep_pointers=True,
             matcher=MatcherSize(),
             told_digits=True,
+            copied_digits=True,
         ),
         # images of one camera: their pixels can be compared
         data=replace(

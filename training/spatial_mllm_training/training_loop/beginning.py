@@ -14,16 +14,15 @@ from spatial_mllm_training.model.bundle_weights import read_weights
 from spatial_mllm_training.training_loop import checkpoints
 from spatial_mllm_training.training_loop.run_folder import began_with
 
-_HEADS = "spatial_heads."
-_MATCHER = "matcher."
-"""Runs and bundles of before matching have none."""
+_OPTIONAL = ("spatial_heads.", "matcher.", "copy_gate.")
+"""Begin the names of what may be missing: the first in bundles, the others in what was made before they were known."""
 
 
 def begin_with(before: Path, model: nn.Module) -> dict[str, Any]:
     """Give a model the final weights of a run or bundle; returns what the record of the new one says about it.
 
-    Optimisers, step and clock begin anew. 3D heads and a matcher that were not trained before, or are not in a bundle
-    because they are not served, begin as they are; those that a recipe has no longer are given up.
+    Optimisers, step and clock begin anew. 3D heads, a matcher and a gate that were not trained before, or are
+    not in a bundle because they are not served, begin as they are; those that a recipe has no longer are given up.
 
     Args:
         before: folder of a run or of a bundle.
@@ -84,9 +83,7 @@ def _checkpoint(run: Path) -> checkpoints.Checkpoint:
 
 
 def _of_run(found: checkpoints.Checkpoint, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    ours, theirs = (
-        {n for n in names if n.startswith((_HEADS, _MATCHER))} for names in (trained, found.weights())
-    )
+    ours, theirs = ({n for n in names if n.startswith(_OPTIONAL)} for names in (trained, found.weights()))
     weights = found.final_weights((trained.keys() - ours) | theirs)
     return {name: value for name, value in weights.items() if name in ours or name not in theirs}
 
@@ -94,7 +91,7 @@ def _of_run(found: checkpoints.Checkpoint, trained: Mapping[str, Tensor]) -> dic
 def _of_bundle(folder: Path, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stored = read_weights(open_bundle(folder))
     weights = {name: stored[name] for name in trained if name in stored}
-    missing = [n for n in trained if n not in stored and not n.startswith((_HEADS, _MATCHER))]
+    missing = [n for n in trained if n not in stored and not n.startswith(_OPTIONAL)]
     if missing:
         raise SpatialError(
             ErrorCode.MODEL_SIGNATURE, f"'{folder}' is not of the recipe's model: it has no {missing[0]}"

@@ -131,6 +131,7 @@ class TrainingRun:
                 "their depth": config.model.deep_pointers,
                 "matches": config.model.matcher is not None,
                 "digits": config.model.told_digits,
+                "copies": config.model.copied_digits,
             }
             if any(read.values()):
                 self.belongs_to["prompts"] = " and ".join(name for name, has in read.items() if has)

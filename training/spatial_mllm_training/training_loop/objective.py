@@ -98,12 +98,12 @@ class Objective(nn.Module):
 
     def predict(self, batch: Batch) -> Prediction:
         model = self.model
-        embeds, mask = embedded(model, batch), model.image_mask(batch.ids)
+        (embeds, numbers), mask = embedded(model, batch), model.image_mask(batch.ids)
         hidden, taps = model.decode(embeds, decoder_positions(model, batch.positions), batch.mask)
         asked = batch.labels != IGNORE
         grouped = by_group([tap[mask] for tap in taps], batch.groups)
         return Prediction(
-            logits=model.hf.get_output_embeddings()(hidden[asked]),
+            logits=self._logits(hidden[asked], numbers[asked], batch.places[asked]),
             targets=batch.labels[asked],
             weights=batch.weights[asked],
             taps=tuple(grouped),
@@ -117,6 +117,11 @@ class Objective(nn.Module):
             if self.distillation_weight
             else (),
         )
+
+    def _logits(self, hidden_MD: Tensor, numbers_MC: Tensor, places_M: Tensor) -> Tensor:
+        """(M, V) of the next token."""
+        scores, gate = self.model.scores(hidden_MD), self.model.copy_gate
+        return scores if gate is None else gate.words(scores, numbers_MC, places_M)
 
     def forward(self, batch: Batch, *, only_predict: bool = False) -> dict[str, Tensor] | Prediction:
         """The "loss" and its parts; a part that a batch has no truth for is 0. Or what `predict` gives.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +20,20 @@ from spatial_mllm_training.model.preprocess import normalised
 from spatial_mllm_training.training_loop.batch import Batch, ImageGroup
 
 
-def embedded(model: CameraAwareVLM, batch: Batch) -> Tensor:
-    """(B, S, D) embeddings of prompts with their visual tokens in place."""
+class Embedded(NamedTuple):
+    """Prompts as a decoder takes them.
+
+    Attributes:
+        embeds: (B, S, D) with visual tokens in their places, and what is told.
+        numbers: (B, S, COUNT) float64, those whose digits are told at a token of an answer; NaN: none.
+    """
+
+    embeds: Tensor
+    numbers: Tensor
+
+
+def embedded(model: CameraAwareVLM, batch: Batch) -> Embedded:
+    """The prompts of a batch."""
     embeds = model.hf.get_input_embeddings()(batch.ids)
     digits = _Digits(batch)
     if not batch.groups:
@@ -68,15 +81,19 @@ class _Digits:
         for (row, token), each in zip(places.tolist(), known, strict=True):
             self._spelled[int(self._owners[row, token])] = list(each.spelled)
 
-    def added(self, model: CameraAwareVLM, embeds: Tensor) -> Tensor:
+    def added(self, model: CameraAwareVLM, embeds: Tensor) -> Embedded:
         """The embeddings with what comes next at every token of the answers."""
+        numbers = np.full((*self._places.shape, COUNT), np.nan)
         if not model.told_digits or not self._spelled:
-            return embeds
+            return Embedded(embeds, torch.from_numpy(numbers).to(embeds.device))
         rows, tokens = np.nonzero((self._places >= 0) & np.isin(self._owners, list(self._spelled)))
-        numbers = np.array([self._spelled[of] for of in self._owners[rows, tokens].tolist()], np.float64)
-        codes = digit_codes(numbers.reshape(-1, COUNT), self._places[rows, tokens], embeds.shape[-1])
+        told_here = [self._spelled[of] for of in self._owners[rows, tokens].tolist()]
+        numbers[rows, tokens] = np.reshape(told_here, (-1, COUNT))
+        codes = digit_codes(numbers[rows, tokens], self._places[rows, tokens], embeds.shape[-1])
         places = torch.from_numpy(np.stack([rows, tokens], axis=1)).to(embeds.device)
-        return _added(embeds, places, torch.from_numpy(codes))
+        return Embedded(
+            _added(embeds, places, torch.from_numpy(codes)), torch.from_numpy(numbers).to(embeds.device)
+        )
 
 
 _STRIDE = 7919

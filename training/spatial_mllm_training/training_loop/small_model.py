@@ -12,6 +12,7 @@ from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_training.data.tokenizer import number_tokens
 from spatial_mllm_training.model.camera_aware import CameraAwareVLM
 from spatial_mllm_training.model.coordinate_code import CoordinateCode
+from spatial_mllm_training.model.copy_gate import CopyGate
 from spatial_mllm_training.model.heads import HeadsConfig
 from spatial_mllm_training.model.matcher import Matcher
 from spatial_mllm_training.recipes.config import ModelConfig
@@ -81,6 +82,9 @@ def build_model(
         model.coordinate_code = CoordinateCode(config.hidden, config.coordinate_code)
     model.clips, model.pointers, model.deep_pointers = config.clips, config.pointers, config.deep_pointers
     model.told_digits = config.told_digits
+    model.copy_gate = (
+        CopyGate(config.hidden, [ids[digit] for digit in "0123456789"]) if config.copied_digits else None
+    )
     model.matcher = Matcher(config.matcher) if config.matcher else None
     return model
 

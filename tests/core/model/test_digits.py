@@ -20,6 +20,7 @@ from spatial_mllm_core.model.digits import (
 )
 from spatial_mllm_core.tasks import depth
 from spatial_mllm_core.tasks.text import widened
+from spatial_mllm_core.two_view.view_pair import Place
 
 WIDTH = 256
 DIGIT_IDS = tuple(range(20, 30))
@@ -95,6 +96,14 @@ def test_depths_are_told_in_the_digits_of_their_answers(depths_m):
     said = read_numbers(codes_of_places(told.of_depths(depths_m).spelled, WIDTH))
     for depth_m, number in zip(depths_m[:COUNT], said, strict=False):
         assert f"`{number}`" in widened(depth.DEPTH_VALUE.answer_text(depth.depth_truth(depth_m)), DIGITS)
+
+
+@given(st.lists(st.floats(-0.02, 0.02), min_size=3, max_size=3))
+def test_what_moved_by_less_than_matches_can_tell_is_spelled_as_still(moved_m):
+    place = Place((0.5, 0.5), 1.0, True, np.array(moved_m))
+    length_m = float(np.linalg.norm(moved_m))
+    expected = [0.0] * 4 if length_m < told.STILL_M else [round(1000 * abs(m)) for m in (*moved_m, length_m)]
+    np.testing.assert_allclose(told.of_place(place).spelled[4:], expected, atol=0.51)
 
 
 def test_no_depth_is_nothing():

@@ -99,7 +99,10 @@ def test_vectors_are_told_in_metres(name, start):
 )
 def test_lengths_are_told_by_their_logarithm(name, at):
     for told, answer in questions(name):
-        assert answer.values[0] == pytest.approx(0.005 * 1600 ** (told.shares[at] / 1000), rel=0.02, abs=6e-4)
+        told_m = 0.005 * 1600 ** (told.shares[at] / 1000)
+        if told_m < 0.006:  # the shortest length that is told stands for none
+            told_m = 0.0
+        assert answer.values[0] == pytest.approx(told_m, rel=0.02, abs=6e-4)
 
 
 def test_places_are_told_as_they_are_said():

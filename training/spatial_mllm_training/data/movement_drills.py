@@ -18,6 +18,8 @@ _TURNS_DEG = (25.0, 12.0)
 """Standard deviations of yaw and pitch."""
 _ABOUT_CAMERA = 0.7
 """Of the questions; the others are about a point."""
+_STILL = 0.15
+"""Of the points that did not move at all."""
 
 
 def movement_question(rng: np.random.Generator, *, served_words: float) -> PackedQuestion:
@@ -40,7 +42,7 @@ def _about_camera(rng: np.random.Generator, served_words: float) -> PackedQuesti
 def _about_point(rng: np.random.Generator, served_words: float) -> PackedQuestion:
     x, y, *there = rng.integers(0, 1000, 4)
     point = ((int(x), int(y)),)
-    moved_m = _movement_m(rng)
+    moved_m = np.zeros(3) if rng.random() < _STILL else _movement_m(rng)
     moving = bool(rng.integers(2))
     kind = int(rng.integers(3))
     if kind == 0:

@@ -77,7 +77,7 @@ def tiny_cpu_longer() -> TrainConfig:
 
 
 def tiny_cpu_answers() -> TrainConfig:
-    """`tiny_cpu` with the vision tower as it is, more drills and moved cameras, and no dots: those are found.
+    """`tiny_cpu` with the vision tower as it is, more rows and moved cameras, and no dots: those are found.
 
     At 0.7 of its rates. Begins with the weights of `tiny_cpu_matches`, after drills.
     """
@@ -88,7 +88,7 @@ def tiny_cpu_answers() -> TrainConfig:
         learning_rate=0.7 * config.learning_rate,
         matrix_learning_rate=0.7 * config.matrix_learning_rate,
         data=replace(config.data, still_camera=0.45, far=0.5, dotted=0.0),
-        mix=MixConfig(pairs=0.5, rows=0.15, drills=0.35),
+        mix=MixConfig(pairs=0.5, rows=0.3, drills=0.2),
         frozen_vision=True,
         minutes=60.0,
     )

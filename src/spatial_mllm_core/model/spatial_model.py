@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from spatial_mllm_core.model.choosing import (
     coordinate_parts,
 )
 from spatial_mllm_core.model.digits import Spelling
-from spatial_mllm_core.model.dots import read_dots
+from spatial_mllm_core.model.dots import ASKED_ABOUT, read_dots
 from spatial_mllm_core.model.embedding import load_embedding
 from spatial_mllm_core.model.engine import DecoderOutput, Engine, Float32, KVCache
 from spatial_mllm_core.model.pointing import cell, depth_code, neighbours, pointers
@@ -241,7 +241,7 @@ class SpatialModel:
         return resized(frame.image_rgb, self.manifest.width, self.manifest.height)
 
     def find_dots(self, frame: Frame) -> Dots:
-        """Where dots are drawn into a frame, as questions about them are told.
+        """Where dots are drawn into a frame.
 
         Raises:
             SpatialError: UNKNOWN_TASK for a bundle that finds none.
@@ -249,7 +249,11 @@ class SpatialModel:
         m = self.manifest
         if not m.dots_w:
             raise SpatialError(ErrorCode.UNKNOWN_TASK, f"{self.name} has no {DOTS}: it finds no dots")
-        return read_dots(self.engine.dots(resized(frame.image_rgb, m.dots_w, m.dots_h)))
+        return self._dots(frame)
+
+    def _dots(self, frame: Frame, least: float = 0.0) -> Dots:
+        m = self.manifest
+        return read_dots(self.engine.dots(resized(frame.image_rgb, m.dots_w, m.dots_h)), least)
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -269,7 +273,8 @@ class SpatialModel:
         began = time.monotonic()
         question = self._question(request)
         prefix = self._prefix(request.frames)
-        asked_of, spelling = self._embedded(question.words + self.manifest.prompt.question_suffix, prefix)
+        words = question.words + self.manifest.prompt.question_suffix
+        asked_of, spelling = self._embedded(words, prefix, tuple(question.letters.values()))
         deadline = None if request.deadline_s is None else began + request.deadline_s
         parts = self._coordinates if question.wants_coordinate and not question.said else None
         choose = CoordinateReader(parts).choose if parts else self._chooser(question.said)
@@ -309,8 +314,8 @@ class SpatialModel:
         if not self.manifest.dots_w or not speaks_of_dots(question.words):
             return question
         first, *others = request.frames
-        later = self.find_dots(others[-1]) if others and asks_for_letter(question.words) else {}
-        return question.with_dots(self.find_dots(first), later)
+        later = self._dots(others[-1], ASKED_ABOUT) if others and asks_for_letter(question.words) else {}
+        return question.with_dots(self._dots(first, ASKED_ABOUT), later)
 
     def _generate(
         self,
@@ -357,15 +362,21 @@ class SpatialModel:
                 embeddings = embeddings + spelling.code
         return self._words(answer).strip(), float(np.mean(probabilities))
 
-    def _embedded(self, words: str, prefix: Prefix) -> tuple[Float32, Spelling | None]:
-        """(S, D) embeddings of a question behind its frames, and how its answer is spelled, see `digits`."""
+    def _embedded(
+        self, words: str, prefix: Prefix, among: Sequence[tuple[float, float]] = ()
+    ) -> tuple[Float32, Spelling | None]:
+        """(S, D) embeddings of a question behind its frames, and how its answer is spelled, see `digits`.
+
+        Args:
+            among: coordinates of the last frame, of which the answer is one; (): any.
+        """
         embeddings = self._embedding[self._encode(words)]
         m = self.manifest
         found = pointers(words, self._encode) if m.pointers else []
         known: told.Told | None = None
         depths_m: list[float] = []
         if prefix.pair is not None:
-            known = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found])
+            known = told.of_question(prefix.pair, [(pointer.x, pointer.y) for pointer in found], among)
             embeddings[0] += told.code(known.shares, m.hidden)
         for pointer in found:
             tokens, weights = neighbours(pointer.x, pointer.y, m.grid_h, m.grid_w)

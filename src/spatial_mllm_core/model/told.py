@@ -46,14 +46,21 @@ FINEST_M, FARTHEST_M = 0.02, 8.0
 FINEST_DEG, FARTHEST_DEG = 1.0, 180.0
 _HALF = COORDINATE_SCALE / 2
 STILL_M = 0.01
-"""What has moved by less is spelled as 0: matches cannot tell it from that, and in MultiSPA it is static, too. Of 200 rows
-of the training split, cameras still and moved, 30 and 25 % of distances are then right instead of 20 and 20."""
+"""What has moved by less is spelled as 0: matches cannot tell it from that, and in MultiSPA it is static, too. Of 200
+rows of the training split, cameras still and moved, 30 and 25 % of distances are then right instead of 20 and 20."""
 
 
-def of_question(pair: ViewPair, coordinates: Sequence[tuple[float, float]]) -> Told:
-    """What a question is told that names these coordinates (0 to 1000) of the first image."""
+def of_question(
+    pair: ViewPair, coordinates: Sequence[tuple[float, float]], among: Sequence[tuple[float, float]] = ()
+) -> Told:
+    """What a question is told that names these coordinates (0 to 1000) of the first image.
+
+    Args:
+        among: coordinates of the later image, of which the first of these is one there; (): any.
+    """
+    few = [(x / COORDINATE_SCALE, y / COORDINATE_SCALE) for x, y in among]
     for x, y in coordinates:
-        return of_place(pair.place(x / COORDINATE_SCALE, y / COORDINATE_SCALE))
+        return of_place(pair.place(x / COORDINATE_SCALE, y / COORDINATE_SCALE, few))
     return of_camera(pair.movement)
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-_NEVER = np.float32(-1e9)
+NEVER = np.float32(-1e9)
+"""Logarithm of the chance of a place where nothing is looked for."""
 _NEAR = 1
 """Cells around the likeliest one, of which the place is the mean."""
 
@@ -39,22 +40,23 @@ def centres(rows: int, columns: int) -> Float32:
     return np.asarray(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), np.float32)
 
 
-def match(first_hwC: Float32, later_hwC: Float32, may_be: NDArray[np.bool_] | None = None) -> Matches:
+def match(first_hwC: Float32, later_hwC: Float32, prior: Float32 | None = None) -> Matches:
     """Match the cells of two images by the softmax over their features' inner products.
 
     Args:
-        may_be: (N, M) which cells of the later image each of the first one is looked for in; None: in all. What is
-            looked for in none has a place that means nothing, a share of 0, and is not mutual.
+        prior: (N, M) logarithms of how likely each cell of the first image is in each of the later one beforehand,
+            up to a constant; None: alike. What is looked for in none (`NEVER`) has a place that means nothing, a share
+            of 0, and is not mutual.
     """
     rows, columns = later_hwC.shape[:2]
     logits = first_hwC.reshape(-1, first_hwC.shape[2]) @ later_hwC.reshape(-1, later_hwC.shape[2]).T
+    if prior is not None:
+        logits += prior
     best = logits.max(axis=1, keepdims=True)
     of_all = np.exp(logits - best).sum(axis=1)
-    if may_be is not None:
-        logits = np.where(may_be, logits, _NEVER)
     likeliest = logits.argmax(axis=1)
     near = _neighbours(likeliest, rows, columns)
-    beside = np.where(near >= 0, np.take_along_axis(logits, np.maximum(near, 0), axis=1), _NEVER)
+    beside = np.where(near >= 0, np.take_along_axis(logits, np.maximum(near, 0), axis=1), NEVER)
     top = beside.max(axis=1, keepdims=True)
     weights = np.exp(beside - top)
     within = weights.sum(axis=1)
@@ -65,9 +67,8 @@ def match(first_hwC: Float32, later_hwC: Float32, may_be: NDArray[np.bool_] | No
     here = np.arange(len(logits))
     off = np.maximum(np.abs(back % across - here % across), np.abs(back // across - here // across))
     is_mutual = off <= 1
-    if may_be is not None:
-        is_mutual &= may_be.any(axis=1)
-    return Matches(places.astype(np.float32), shares, is_mutual)
+    is_somewhere = best[:, 0] > NEVER / 2
+    return Matches(places.astype(np.float32), np.where(is_somewhere, shares, 0.0), is_mutual & is_somewhere)
 
 
 def _neighbours(cells: NDArray[np.integer], rows: int, columns: int) -> NDArray[np.int64]:

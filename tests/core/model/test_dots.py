@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_mllm_core.model.dots import read_dots
+from spatial_mllm_core.model.dots import ASKED_ABOUT, read_dots
 
 ROWS, COLUMNS = 48, 64
 
@@ -41,6 +41,13 @@ def test_what_is_likelier_nowhere_is_not_found():
     scores = scores_of({0: (0.5, 0.5)})
     assert read_dots(scores - scores.max()) == {}
     assert read_dots(np.full_like(scores, np.nan)) == {}
+
+
+def test_what_is_asked_about_may_be_less_likely():
+    faint = scores_of({0: (0.5, 0.5)}) - 8.0  # log-odds of -2
+    assert read_dots(faint) == {} and list(read_dots(faint, ASKED_ABOUT)) == [""]
+    assert read_dots(faint - 3.0, ASKED_ABOUT) == {}
+    assert read_dots(np.full_like(faint, np.nan), ASKED_ABOUT) == {}
 
 
 def test_all_five_are_told_apart():

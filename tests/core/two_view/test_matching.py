@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from spatial_mllm_core.two_view.matching import centres, match
+from spatial_mllm_core.two_view.matching import NEVER, centres, match
 
 ROWS, COLUMNS = 5, 7
 
@@ -59,12 +59,12 @@ def test_cells_that_many_look_alike_find_no_way_back():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cells_are_looked_for_where_they_may_be(seed):
-    """Shares are of all that it could be."""
+    """Shares are of all where it may be."""
     rng = np.random.default_rng(seed)
     first, later = features(seed), features(seed + 100, 6, 4)
     may_be = rng.random((ROWS * COLUMNS, 24)) < 0.4
     may_be[3] = False
-    found = match(first, later, may_be)
+    found = match(first, later, np.where(may_be, np.float32(0.0), NEVER))
     logits = first.reshape(-1, 16).astype(np.float64) @ later.reshape(-1, 16).T
     share = softmax(logits, axis=1)
     for cell, parts in enumerate(share):
@@ -73,15 +73,29 @@ def test_cells_are_looked_for_where_they_may_be(seed):
             continue
         row, column = divmod(int(allowed[parts[allowed].argmax()]), 4)
         near = [j for j in allowed if max(abs(j // 4 - row), abs(j % 4 - column)) <= 1]
-        np.testing.assert_allclose(found.shares[cell], parts[near].sum(), rtol=1e-4)
+        np.testing.assert_allclose(found.shares[cell], parts[near].sum() / parts[allowed].sum(), rtol=1e-4)
         np.testing.assert_allclose(
             found.places[cell], parts[near] @ centres(6, 4)[near] / parts[near].sum(), rtol=1e-4
         )
     assert found.shares[3] == 0.0 and not found.is_mutual[3] and np.isfinite(found.places).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_known_beforehand_weighs_as_bayes_says(seed):
+    rng = np.random.default_rng(seed)
+    first, later = features(seed), features(seed + 100, 6, 4)
+    known = rng.dirichlet(np.ones(24), ROWS * COLUMNS)
+    found = match(first, later, np.log(known).astype(np.float32))
+    alike = softmax(first.reshape(-1, 16).astype(np.float64) @ later.reshape(-1, 16).T, axis=1)
+    both = alike * known / (alike * known).sum(axis=1, keepdims=True)
+    for cell, parts in enumerate(both):
+        row, column = divmod(int(parts.argmax()), 4)
+        near = [j for j in range(24) if max(abs(j // 4 - row), abs(j % 4 - column)) <= 1]
+        np.testing.assert_allclose(found.shares[cell], parts[near].sum(), rtol=1e-3)
+
+
 def test_looked_for_everywhere_is_as_usual():
     first, later = features(0), features(7)
-    usual, found = match(first, later), match(first, later, np.ones((ROWS * COLUMNS,) * 2, bool))
+    usual, found = match(first, later), match(first, later, np.full((ROWS * COLUMNS,) * 2, np.float32(-0.7)))
     for name in ("places", "shares", "is_mutual"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(usual, name))
+        np.testing.assert_allclose(getattr(found, name), getattr(usual, name), rtol=1e-5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import sinusoids
-from spatial_mllm_core.model.told import COUNT, code, of_camera, of_place
+from spatial_mllm_core.model.told import COUNT, code, of_camera, of_place, of_question
 from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
 from spatial_mllm_core.two_view import view_pair
 from spatial_mllm_core.two_view.matching import centres
@@ -228,6 +228,33 @@ def test_a_ray_along_the_level_tells_no_height(view_of, camera):
     two.depth_m[:] *= 1.1
     moved_m = ViewPair(one, two).place(*at).moved_m
     np.testing.assert_allclose(here[:3, :3] @ moved_m, (0.0, 0.3, 0.0), atol=0.03)
+
+
+def test_of_a_few_places_the_one_is_chosen_that_the_pose_puts_it_near(view_of, camera):
+    """Though others look more like it; and what is chosen is told as it stands."""
+    first, later = looking((0.0, 0.0, 1.4), 0.0, -35.0), looking((0.25, -0.1, 1.3), 8.0, -35.0)
+    one, two = view_of(camera, first), view_of(camera, later)
+    place = (10.5 / CELLS_W, 15.5 / CELLS_H)
+    (in_world,), _ = seen_by(camera, first, np.array([place]))
+    truth = (camera.project(((in_world - later[:3, 3]) @ later[:3, :3])[None])[0] + 0.5) / (WIDTH, HEIGHT)
+    others = [(0.15, 0.9), (0.9, 0.85), (0.8, 0.3)]
+    for x, y in others:  # each looks just like it, which itself looks like nothing
+        two.features[int(y * CELLS_H), int(x * CELLS_W)] = one.features[15, 10]
+    row, column = int(truth[1] * CELLS_H), int(truth[0] * CELLS_W)
+    two.features[row - 1 : row + 2, column - 1 : column + 2] *= 0.5
+    among = [*others[:2], tuple(truth + (0.01, -0.01)), others[2]]
+    pair = ViewPair(one, two)
+    assert pair.place(*place, among).there == pytest.approx(among[2])
+    told = of_question(pair, [(1000 * place[0], 1000 * place[1])], [(1000 * x, 1000 * y) for x, y in among])
+    np.testing.assert_allclose(told.spelled[:2], 1000 * np.array(among[2]), atol=1.0)
+
+
+def test_without_a_pose_the_place_that_looks_alike_is_chosen(view_of, camera):
+    here = looking((0.0, 0.0, 1.4), 0.0, -35.0)
+    pair = ViewPair(view_of(camera, here), view_of(camera, here, known=False))
+    place = (10.5 / CELLS_W, 15.5 / CELLS_H)
+    assert pair.pose is None
+    assert pair.place(*place, [(0.9, 0.2), place, (0.1, 0.1)]).there == pytest.approx(place)
 
 
 def test_rays_are_those_of_the_camera_between_tokens_and_beyond_them(camera):

@@ -24,8 +24,8 @@ _STAYS, _MOVES = 0.05, 0.3
 place is found, and the weight of its being anywhere. On 250 rows of MultiSPA's training split 61 % of places are right
 with it, 58 with those near the pose unless others are three times as likely; of moved things 46 and 47."""
 _CHOSEN, _CHOSEN_STAYS, _CHOSEN_MOVES = 0.2, 0.07, 1e-3
-"""The same where a place is one of a few, after the weight of what looks alike, too sure of itself there: of 250 rows of
-the training split 73 % of the choices are right; by looks alone 45, by the nearest to the place 53."""
+"""The same where a place is one of a few, after the weight of what looks alike, too sure of itself there: of 250 rows
+of the training split 73 % of the choices are right; by looks alone 45, by the nearest to the place 53."""
 _NEAREST_M = 0.05
 _LIFTED = 1.6
 """A thing keeps its height where the depth map is not off by more than this factor; what is lifted, or falls, is told

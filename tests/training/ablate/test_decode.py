@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
+from spatial_mllm_core.answers import AskRequest
+from spatial_mllm_core.frames.frame import Frame
+from spatial_mllm_core.model.digits import DIGITS
+from spatial_mllm_core.model.spatial_model import SpatialModel
 from spatial_mllm_training.ablate.decode import LONGEST, answers
 from spatial_mllm_training.ablate.questions import pair_items
-from spatial_mllm_training.data.packing import PackedQuestion, pack
+from spatial_mllm_training.data.packing import PackedQuestion, ShownImage, pack
+from spatial_mllm_training.data.pairs import PairBuilder
+from spatial_mllm_training.export.write_bundle import write_bundle
+from spatial_mllm_training.scenes.split import scene_files
 from spatial_mllm_training.training_loop.batch import collate
 from spatial_mllm_training.training_loop.prompts import embedded
+from spatial_mllm_training.training_loop.setup import build_learner
 
 
 def slowly(learner, sample, questions, index):
@@ -77,3 +86,40 @@ def test_letters_of_named_points_come_back_as_the_points(speaking):
                 assert text in admissible
                 named += text.startswith("`[ ")
     assert named
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_answers_are_spelled_by_what_is_told(scenes, tiny, copies, tmp_path):
+    """What is said of images with digits and copies is what the bundle of the same model says, question by question."""
+    model = dataclasses.replace(
+        tiny.model, pointers=True, deep_pointers=True, told_digits=True, copied_digits=copies
+    )
+    tiny = dataclasses.replace(tiny, model=model, number_digits=DIGITS)
+    learner = build_learner(tiny)
+    torch.manual_seed(3)
+    for parameter in learner.model.eval().float().hf.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    write_bundle(
+        learner.model, tiny, learner.tokenizer, tmp_path, name="mini", version="0", progress={}, metrics={},
+        subtasks=("depth_estimation_coor",), small=False,
+    )  # fmt: skip
+    served = SpatialModel.load(tmp_path)
+    (file, *_) = scene_files(scenes, held_out=False)
+    builder = PairBuilder([file], learner.tokenizer, tiny.data, augment=False, form=learner.form)
+    views, cameras = builder.views.draw(np.random.default_rng(0))
+    image, camera = views[0].image(), cameras[0]
+    rays = np.asarray(camera.token_rays(*tiny.data.grid[::-1]), np.float32).reshape(-1, 4)
+    frame = Frame(1, "optical", image, camera)
+    requests = [
+        AskRequest("depth_estimation_coor", (frame,), ((u, v),)) for u, v in ((5, 9), (40, 30), (60, 2))
+    ]
+    words = [served._question(request).words for request in requests]
+    shown = ShownImage(image, tiny.data.grid, rays, True)
+    sample = pack("one", [shown], [PackedQuestion(((asked, ""),), 1) for asked in words], learner.form)
+    (texts,) = answers(learner, [sample])
+    for request, text in zip(requests, texts, strict=True):
+        question = served._question(request)
+        prefix = served._prefix((frame,))
+        asked_of, spelling = served._embedded(question.words + served.manifest.prompt.question_suffix, prefix)
+        said, _ = served._generate(prefix, asked_of, spelling, served._chooser(), LONGEST, None, None, None)
+        assert said == text.strip()

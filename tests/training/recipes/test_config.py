@@ -46,3 +46,10 @@ def test_published_checkpoints_answer_as_published(more):
     """Nothing of a recipe is silently left unused."""
     with pytest.raises(ValueError, match="answers as published"):
         dataclasses.replace(RECIPES["qwen2_5_vl_3b_lora"](), **more)
+
+
+def test_what_is_copied_is_told():
+    model = RECIPES["tiny_cpu"]().model
+    assert model.copied_digits and model.told_digits
+    with pytest.raises(ValueError, match="copied are told"):
+        dataclasses.replace(model, told_digits=False)

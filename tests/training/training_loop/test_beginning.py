@@ -99,6 +99,28 @@ def test_a_stage_may_add_heads_but_not_change_them(scenes, micro, tmp_path):
         go(micro(**still, spatial=wider), scenes, tmp_path / "fifth", tmp_path / "second")
 
 
+def test_a_stage_may_add_a_gate_of_copies(scenes, micro, tmp_path):
+    """To a run of before, and to a bundle of before; what was there is kept."""
+    config = micro(steps=1)
+    told = dataclasses.replace(config.model, pointers=True, deep_pointers=True, told_digits=True)
+    before = dataclasses.replace(config, model=told, number_digits=5)
+    go(before, scenes, tmp_path / "first")
+    model, *about = load_run(tmp_path / "first")
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    known = {"name": "mini", "version": "0", "subtasks": (), "metrics": {}}
+    write_bundle(model, *about[:2], folder, **known, progress=about[2], small=False)
+    still = {"learning_rate": 0.0, "matrix_learning_rate": 0.0, "weight_decay": 0.0, "ema": 0.0}
+    after = dataclasses.replace(before, model=dataclasses.replace(told, copied_digits=True), **still)
+    for number, place in enumerate((tmp_path / "first", folder)):
+        go(after, scenes, tmp_path / f"after-{number}", place)
+        ours = load_run(tmp_path / f"after-{number}")[0].state_dict()
+        theirs = model.state_dict()
+        assert ours.keys() - theirs.keys() == {"copy_gate.gate.weight", "copy_gate.gate.bias"}
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=0, rtol=0)
+
+
 def test_weights_that_do_not_fit_are_named(first, scenes, micro, tmp_path):
     config, before = first
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, vision_mlp=80))

@@ -13,7 +13,6 @@ from spatial_mllm_core.camera import CameraModel
 from spatial_mllm_core.model.pointing import sinusoids
 from spatial_mllm_core.model.told import COUNT, code, of_camera, of_place, of_question
 from spatial_mllm_core.tasks.camera_motion import camera_displacement_m, camera_turn_deg
-from spatial_mllm_core.two_view import view_pair
 from spatial_mllm_core.two_view.matching import centres
 from spatial_mllm_core.two_view.view_pair import View, ViewPair
 from tests.core.two_view.conftest import CELLS_H, CELLS_W, GRID_H, GRID_W, HEIGHT, WIDTH, looking, seen_by
@@ -61,13 +60,14 @@ def test_cameras_may_differ(view_of, camera):
 def test_a_pose_guides_matches_where_much_looks_alike(view_of, camera, monkeypatch):
     """Most of what a cell looks like repeats every 0.7 m, and depths are off by a tenth."""
     offs = {guided: [] for guided in (True, False)}
+    as_it_is = ViewPair._guided
     for number in range(12):
         rng = np.random.default_rng(number)
         first = looking((0.0, 0.0, 1.4), 0.0, -35.0)
         later = looking(rng.uniform((-0.4, -0.3, 1.2), (0.4, 0.3, 1.6)), rng.uniform(-15, 15), -35.0)
         views = [repeating(view_of(camera, pose), camera, pose) for pose in (first, later)]
         for guided, found in offs.items():
-            monkeypatch.setattr(view_pair, "GUIDED_RADII", (0.3, 0.15) if guided else ())
+            monkeypatch.setattr(ViewPair, "_guided", as_it_is if guided else lambda pair, *_: pair.matches)
             pose = ViewPair(*views).pose
             found.append(np.linalg.norm(pose.first_from_later[:3, 3] - camera_displacement_m(first, later)))
             # of all matches, however many of those that the pose guides agree with it

@@ -39,6 +39,7 @@ KINDS = {
     "digits": {"deep_pointers": True, "matcher": MATCHER, "told_digits": True},
     "copies": {"deep_pointers": True, "matcher": MATCHER, "told_digits": True, "copied_digits": True},
 }
+ANSWERING = "deep", "digits", "copies"
 
 
 def config_of(**kind):
@@ -161,7 +162,7 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("learner", [KINDS["deep"], KINDS["digits"]], ids=["deep", "digits"], indirect=True)
+@pytest.mark.parametrize("learner", [KINDS[kind] for kind in ANSWERING], ids=ANSWERING, indirect=True)
 @pytest.mark.parametrize(
     ("task", "images", "said"),
     [

@@ -148,6 +148,7 @@ def test_the_runtime_points_as_training_did(learner, tokenizer, tmp_path, monkey
     assert (digits is not None) == learner.model.told_digits
     positions = np.broadcast_to(prefix.next_position + np.arange(len(question)), (3, len(question)))
     told = runtime.engine.decode(question, positions, prefix.cache).logits
+    told = told if digits is None else digits.logits(told)
     sample = pack("one", [shown(v) for v in pictures], [asked(words, images)], learner.form)
     lifted = []
     lift = runtime.engine.lift

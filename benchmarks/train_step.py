@@ -167,6 +167,7 @@ def without_additions(config: TrainConfig) -> TrainConfig:
         pointers=False,
         deep_pointers=False,
         told_digits=False,
+        copied_digits=False,
         matcher=None,
         coordinate_code=0.0,
     )

@@ -240,8 +240,11 @@ class SpatialModel:
         """The image at the size of the model's input."""
         return resized(frame.image_rgb, self.manifest.width, self.manifest.height)
 
-    def find_dots(self, frame: Frame) -> Dots:
+    def find_dots(self, frame: Frame, least: float = 0.0) -> Dots:
         """Where dots are drawn into a frame.
+
+        Args:
+            least: see `read_dots`.
 
         Raises:
             SpatialError: UNKNOWN_TASK for a bundle that finds none.
@@ -249,10 +252,6 @@ class SpatialModel:
         m = self.manifest
         if not m.dots_w:
             raise SpatialError(ErrorCode.UNKNOWN_TASK, f"{self.name} has no {DOTS}: it finds no dots")
-        return self._dots(frame)
-
-    def _dots(self, frame: Frame, least: float = 0.0) -> Dots:
-        m = self.manifest
         return read_dots(self.engine.dots(resized(frame.image_rgb, m.dots_w, m.dots_h)), least)
 
     # -- questions --------------------------------------------------------------------------------
@@ -314,8 +313,8 @@ class SpatialModel:
         if not self.manifest.dots_w or not speaks_of_dots(question.words):
             return question
         first, *others = request.frames
-        later = self._dots(others[-1], ASKED_ABOUT) if others and asks_for_letter(question.words) else {}
-        return question.with_dots(self._dots(first, ASKED_ABOUT), later)
+        later = self.find_dots(others[-1], ASKED_ABOUT) if others and asks_for_letter(question.words) else {}
+        return question.with_dots(self.find_dots(first, ASKED_ABOUT), later)
 
     def _generate(
         self,

@@ -79,6 +79,11 @@ class View:
         """(H, W, 3) of all cells of the depth map."""
         return self.points_at(centres(*self.depth_m.shape)).reshape(*self.depth_m.shape, 3)
 
+    @cached_property
+    def up(self) -> Float64:
+        """(3,) see `up_direction`; kept, as a first image is compared with many."""
+        return up_direction(self.point_map())
+
 
 @dataclass(frozen=True, eq=False)
 class CameraMovement:
@@ -174,7 +179,7 @@ class ViewPair:
         """(3,) unit vector in the optical frame of the first camera, for a pair with a pose: up, as both images say."""
         assert self.pose is not None
         turned = self.pose.first_from_later[:3, :3]
-        up = up_direction(self.first.point_map()) + turned @ up_direction(self.later.point_map())
+        up = self.first.up + turned @ self.later.up
         if np.linalg.norm(up) < 0.1:  # they contradict each other
             up = np.array([0.0, -1.0, 0.0])
         return np.asarray(up / np.linalg.norm(up), np.float64)

@@ -210,7 +210,7 @@ def test_a_question_about_a_dot_is_asked_by_its_coordinate(served):
 def test_a_choice_is_the_letter_nearest_to_the_coordinate(served, monkeypatch):
     first, later = dotted(2, Dot(64.0, 100.0)), dotted(3)
     letters = {"A": (100, 100), "B": (900, 100), "C": (100, 900), "D": (900, 900)}
-    monkeypatch.setattr(served, "_dots", lambda frame, _: {"": (250, 520)} if frame is first else letters)
+    monkeypatch.setattr(served, "find_dots", lambda frame, _: {"": (250, 520)} if frame is first else letters)
     sister = served.ask(AskRequest("visual_correspondence_coor_2_coor", (first, later), ((64.0, 99.84),)))
     said = []
     answer = served.ask(
@@ -223,7 +223,7 @@ def test_a_choice_is_the_letter_nearest_to_the_coordinate(served, monkeypatch):
 
 
 def test_where_no_dot_is_found_the_words_stay(served, monkeypatch):
-    monkeypatch.setattr(served, "_dots", lambda frame, _: {})
+    monkeypatch.setattr(served, "find_dots", lambda frame, _: {})
     answer = served.ask(AskRequest("depth_estimation_dot", (dotted(4),)))
     assert answer.question == "How deep is the annotated point in mm?"
 

@@ -74,9 +74,8 @@ def answers(
         )
         for few in told
     ]
-    digit_ids = [learner.form.encode(digit)[0] for digit in "0123456789"]
     spellings = [
-        Spelling(of_question, digit_ids, embeds.shape[-1], copies=model.copy_gate is not None)
+        Spelling(of_question, learner.form.digit_ids, embeds.shape[-1], copies=model.copy_gate is not None)
         for of_question in numbers[rows, last].flatten(0, 1).tolist()
     ]
     for turn in range(LONGEST):

@@ -97,6 +97,11 @@ class Format:
     def __post_init__(self) -> None:
         object.__setattr__(self, "encode", lru_cache(maxsize=4096)(self.encode))
 
+    @property
+    def digit_ids(self) -> list[int]:
+        """Tokens of the ten digits."""
+        return [self.encode(digit)[0] for digit in "0123456789"]
+
 
 @dataclass(frozen=True, eq=False)
 class ShownImage:
@@ -251,7 +256,7 @@ def _places(ids: NDArray[np.int64], labels: NDArray[np.int64], form: Format) -> 
     found = np.full(len(ids), -1, np.int64)
     if form.words.number_digits != DIGITS:
         return found
-    digit_ids = [form.encode(digit)[0] for digit in "0123456789"]
+    digit_ids = form.digit_ids
     following = NextDigit(digit_ids)
     for at in np.flatnonzero(labels != IGNORE).tolist():
         begins = at == 0 or labels[at - 1] == IGNORE
@@ -292,7 +297,7 @@ def _conversation(question: PackedQuestion, form: Format) -> tuple[list[int], li
 def _weights(labels: Sequence[int], question: PackedQuestion, form: Format) -> list[float]:
     """Of each label: that of a digit's place in its number, that of a choice where the answer is decided."""
     each = form.words.digit_weights
-    digits = [form.encode(digit)[0] for digit in "0123456789"] if each else []
+    digits = form.digit_ids if each else []
     found: list[float] = []
     place = 0
     for label in labels:

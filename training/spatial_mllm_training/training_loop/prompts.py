@@ -84,16 +84,14 @@ class _Digits:
     def added(self, model: CameraAwareVLM, embeds: Tensor) -> Embedded:
         """The embeddings with what comes next at every token of the answers."""
         numbers = np.full((*self._places.shape, COUNT), np.nan)
-        if not model.told_digits or not self._spelled:
-            return Embedded(embeds, torch.from_numpy(numbers).to(embeds.device))
-        rows, tokens = np.nonzero((self._places >= 0) & np.isin(self._owners, list(self._spelled)))
-        told_here = [self._spelled[of] for of in self._owners[rows, tokens].tolist()]
-        numbers[rows, tokens] = np.reshape(told_here, (-1, COUNT))
-        codes = digit_codes(numbers[rows, tokens], self._places[rows, tokens], embeds.shape[-1])
-        places = torch.from_numpy(np.stack([rows, tokens], axis=1)).to(embeds.device)
-        return Embedded(
-            _added(embeds, places, torch.from_numpy(codes)), torch.from_numpy(numbers).to(embeds.device)
-        )
+        if model.told_digits and self._spelled:
+            rows, tokens = np.nonzero((self._places >= 0) & np.isin(self._owners, list(self._spelled)))
+            told_here = [self._spelled[of] for of in self._owners[rows, tokens].tolist()]
+            numbers[rows, tokens] = np.reshape(told_here, (-1, COUNT))
+            codes = digit_codes(numbers[rows, tokens], self._places[rows, tokens], embeds.shape[-1])
+            places = torch.from_numpy(np.stack([rows, tokens], axis=1)).to(embeds.device)
+            embeds = _added(embeds, places, torch.from_numpy(codes))
+        return Embedded(embeds, torch.from_numpy(numbers).to(embeds.device))
 
 
 _STRIDE = 7919
